@@ -1,0 +1,18 @@
+"""The embedded default models (`builtin:...`) and the programs that make them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aifeedback.errors import WeightsError
+
+_WEIGHTS = Path(__file__).parent / "weights"
+
+
+def weights_folder(name: str) -> Path:
+    """The folder of an embedded model, named without its `builtin:`; WeightsError when there is none."""
+    folder = _WEIGHTS / name
+    if "/" in name or not folder.is_dir():
+        found = ", ".join(sorted(p.name for p in _WEIGHTS.glob("*") if p.is_dir())) or "none"
+        raise WeightsError(f"builtin:{name}: no such embedded model, expected one of: {found}")
+    return folder

@@ -1,0 +1,133 @@
+"""The denoiser and text encoder of the embedded default, trained jointly on encoded scenes (epsilon prediction)."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aifeedback.zoo.autoencoder import LATENT_CHANNELS, pixels
+from aifeedback.zoo.trainer import Plan, train
+from aifeedback.zoo.vocabulary import CONTEXT
+
+PLAN = Plan(steps=4500, batch=64, peak_lr=1.5e-3)
+BANK = 40_000
+"""Scenes drawn and encoded once, before the first step."""
+
+_PROMPT_DROPOUT = 0.1
+_WIDTH = 128
+SCHEDULE: dict[str, Any] = dict(
+    num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+    set_alpha_to_one=False, steps_offset=1, prediction_type="epsilon",
+)
+
+
+class Denoiser(nn.Module):
+    """UNet and text encoder as one trainable module."""
+
+    def __init__(self, unet: nn.Module, text_encoder: nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+        self.text_encoder = text_encoder
+
+
+def build(tokenizer: Any) -> Denoiser:
+    """An untrained denoiser: UNet on 12 x 8 x 8 latents with cross-attention at both levels, 3-layer text encoder."""
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        block_out_channels=(80, 128),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        cross_attention_dim=_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=_WIDTH,
+        intermediate_size=2 * _WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=CONTEXT,
+        projection_dim=_WIDTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return Denoiser(unet, CLIPTextModel(config))
+
+
+def token_ids(tokenizer: Any, prompts: list[str]) -> Tensor:
+    """Token ids (N, 24), padded and truncated."""
+    encoded = tokenizer(prompts, padding="max_length", truncation=True, max_length=CONTEXT, return_tensors="pt")
+    return encoded.input_ids  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def make_bank(vae: Any, tokenizer: Any, count: int, seed: int) -> tuple[Tensor, Tensor, float]:
+    """Encode `count` training scenes: latents (N, 12, 8, 8) of unit variance, ids (N, 24), the scaling factor."""
+    rng = random.Random(f"bank/{seed}")
+    latents, ids = [], []
+    for start in range(0, count, 200):
+        drawn, x = pixels(rng, min(200, count - start))
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
+        posterior = vae.encode(x.to(vae.device)).latent_dist
+        latents.append(posterior.sample(generator=generator).cpu())
+        ids.append(token_ids(tokenizer, [s.prompt for s in drawn]))
+    stacked = torch.cat(latents)
+    scaling = 1 / stacked.std().item()
+    return (stacked * scaling).contiguous(), torch.cat(ids), scaling
+
+
+def pretrain(vae: Any, tokenizer: Any, folder: Path, device: str, plan: Plan = PLAN, bank: int = BANK) -> tuple[Denoiser, float]:
+    """Train on a bank of encoded scenes; returns the averaged denoiser and the latents' scaling factor."""
+    from diffusers import DDPMScheduler
+
+    latents, ids, scaling = make_bank(vae, tokenizer, bank, plan.seed)
+    empty = token_ids(tokenizer, [""])[0]
+    torch.manual_seed(plan.seed)
+    model = build(tokenizer).to(device)
+    noising = DDPMScheduler(**SCHEDULE)
+
+    def loss_of(rng: random.Random, count: int) -> tuple[Tensor, dict[str, float]]:
+        rows = torch.tensor([rng.randrange(len(latents)) for _ in range(count)])
+        x0, tokens = latents[rows].to(device), ids[rows].clone()
+        tokens[torch.rand(count) < _PROMPT_DROPOUT] = empty
+        t = ((torch.arange(count) + torch.rand(count)) * (1000 / count)).long().to(device)
+        noise = torch.randn(x0.shape).to(device)
+        hidden = model.text_encoder(tokens.to(device)).last_hidden_state
+        predicted = model.unet(noising.add_noise(x0, noise, t), t, hidden).sample
+        errors = F.mse_loss(predicted, noise, reduction="none").mean(dim=(1, 2, 3))
+        noisy = errors[count // 2 :].mean().item()
+        return errors.mean(), {"noisy_half": noisy}
+
+    return train(model, loss_of, plan, folder), scaling  # type: ignore[return-value]
+
+
+def assemble(vae: Any, denoiser: Denoiser, tokenizer: Any, scaling: float) -> Any:
+    """Put the parts together as a StableDiffusionPipeline without safety checker."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    vae.register_to_config(scaling_factor=scaling)
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=denoiser.text_encoder,
+        tokenizer=tokenizer,
+        unet=denoiser.unet,
+        scheduler=DDIMScheduler(**SCHEDULE),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
