@@ -1,0 +1,167 @@
+"""Import of given preferences: parquet files of the Pick-a-Pic schema become candidates.
+
+Each row is a set of its own, so that given pairs stay the pairs they are: the second and later rows of one prompt get
+the prompt's id with `-1`, `-2`, ... behind it (`base_id` takes that off again).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aifeedback.data.prompts import prompt_of
+from aifeedback.errors import UsageError
+from aifeedback.records import Candidate, Prompt
+
+REQUIRED = ("caption", "jpg_0", "jpg_1", "label_0", "label_1")
+OPTIONAL = ("has_label", "model_0", "model_1")
+_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row that is imported: where it lies, its prompt, and whether its labels count."""
+
+    file: int
+    row: int
+    prompt: Prompt
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """The rows of a source, without their images."""
+
+    files: tuple[Path, ...]
+    rows: tuple[Row, ...]
+    empty: int
+    digest: str
+
+    def candidates(self, start: int, stop: int) -> list[Candidate]:
+        """The two candidates of each of the rows start..stop, read from disk."""
+        wanted = self.rows[start:stop]
+        found: list[Candidate] = []
+        for file in sorted({row.file for row in wanted}):
+            here = {row.row: row.prompt for row in wanted if row.file == file}
+            for number, record in _records(self.files[file], min(here), max(here) + 1):
+                if number in here:
+                    found += _candidates(here[number], record)
+        return found
+
+
+def base_id(prompt_id: str) -> str:
+    """The id of the prompt's text, without the number of an imported row."""
+    return prompt_id.partition("-")[0]
+
+
+def open_preferences(source: str) -> Preferences:
+    """Open a parquet file, or a folder of them in the order of their names.
+
+    Raises:
+        UsageError: nothing there, not parquet, or a column missing.
+    """
+    files = _files(source)
+    captions = [(file, row, text) for file, path in enumerate(files) for row, text in enumerate(_captions(path))]
+    rows: list[Row] = []
+    times: dict[str, int] = {}
+    for file, row, text in captions:
+        prompt = prompt_of(text or "")
+        if not prompt.text:
+            continue
+        seen = times.get(prompt.id, 0)
+        times[prompt.id] = seen + 1
+        rows.append(Row(file, row, Prompt(prompt.text, f"{prompt.id}-{seen}") if seen else prompt))
+    if not rows:
+        raise UsageError(f"{source}: holds no preference", hint="expected parquet rows with a caption and two images")
+    return Preferences(tuple(files), tuple(rows), len(captions) - len(rows), _digest(files))
+
+
+def _files(source: str) -> list[Path]:
+    path = Path(source).expanduser()
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path] if path.is_file() else []
+    if not files:
+        raise UsageError(f"{source}: no such parquet file or folder of them", hint="check import.source in the recipe")
+    return files
+
+
+def _digest(files: list[Path]) -> str:
+    running = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                running.update(block)
+    return running.hexdigest()[:24]
+
+
+def _open(path: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{path}: not a readable parquet file ({error})", hint="download or write it again") from error
+    missing = [name for name in REQUIRED if name not in file.schema_arrow.names]
+    if missing:
+        hint = f"expected the Pick-a-Pic columns {', '.join(REQUIRED)}"
+        raise UsageError(f"{path}: no column {', '.join(missing)}, found {file.schema_arrow.names}", hint=hint)
+    return file
+
+
+def _captions(path: Path) -> list[str | None]:
+    captions: list[str | None] = _open(path).read(columns=["caption"]).column("caption").to_pylist()
+    return captions
+
+
+def _records(path: Path, start: int, stop: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows start..stop of a file, from the row groups that hold them."""
+    file = _open(path)
+    columns = [name for name in (*REQUIRED, *OPTIONAL) if name in file.schema_arrow.names]
+    first = 0
+    for group in range(file.num_row_groups):
+        count = file.metadata.row_group(group).num_rows
+        if first < stop and first + count > start:
+            number = first
+            for batch in file.iter_batches(batch_size=_BLOCK, row_groups=[group], columns=columns):
+                if number < stop and number + len(batch) > start:
+                    yield from enumerate(batch.to_pylist(), number)
+                number += len(batch)
+        first += count
+
+
+def _candidates(prompt: Prompt, record: dict[str, Any]) -> list[Candidate]:
+    labelled = record.get("has_label") is not False
+    return [_candidate(prompt, side, record, labelled) for side in (0, 1)]
+
+
+def _candidate(prompt: Prompt, side: int, record: dict[str, Any], labelled: bool) -> Candidate:
+    image = record[f"jpg_{side}"]
+    data: bytes = (image.get("bytes") if isinstance(image, dict) else image) or b""
+    width, height, reason = _size(data)
+    label = _label(record[f"label_{side}"]) if labelled else None
+    model = str(record.get(f"model_{side}") or "imported")
+    return Candidate(prompt.id, prompt.text, side, None, data, width, height, model, rejected=reason, label=label)
+
+
+def _size(data: bytes) -> tuple[int, int, str | None]:
+    """Width, height and the reason why an image may not be used."""
+    from PIL import Image
+
+    if not data:
+        return 0, 0, "no image"
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            return image.width, image.height, None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return 0, 0, "unreadable image"
+
+
+def _label(value: float | None) -> float | None:
+    if value is None or math.isnan(value):
+        return None
+    return min(max(float(value), 0.0), 1.0)

@@ -1,0 +1,242 @@
+"""Prompts from txt, csv, tsv, jsonl, parquet, a Hub dataset or the embedded lists.
+
+Two prompts are the same when they agree after Unicode normalisation (NFC) and after every run of whitespace has
+become one space; case counts. The id is the digest of that form; the text is kept as it was first met, without the
+whitespace at its ends. Empty prompts are dropped. Duplicates and empty ones are counted.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aifeedback.data.weights import hub_commit
+from aifeedback.errors import AIFeedbackError, UsageError
+from aifeedback.records import Prompt
+from aifeedback.seeds import digest
+
+COLUMNS = ("prompt", "caption", "text")
+_BUILTIN = Path(__file__).parents[1] / "zoo" / "prompts"
+
+
+@dataclass(frozen=True)
+class PromptList:
+    """Distinct prompts in their order, and how many were dropped as duplicates or as empty."""
+
+    prompts: tuple[Prompt, ...]
+    duplicates: int = 0
+    empty: int = 0
+
+    @property
+    def digest(self) -> str:
+        """Names the list: its ids in their order."""
+        return digest([prompt.id for prompt in self.prompts])
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """Ids of all prompts."""
+        return frozenset(prompt.id for prompt in self.prompts)
+
+    def shard(self, number: int, size: int) -> tuple[Prompt, ...]:
+        """Prompts of a shard that holds `size` of them."""
+        return self.prompts[number * size : (number + 1) * size]
+
+
+def canonical(text: str) -> str:
+    """The form in which prompts are compared: NFC, runs of whitespace as one space, none at the ends."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def prompt_of(text: str) -> Prompt:
+    """The prompt of a text: the text without whitespace at its ends, its id the digest of the canonical form."""
+    valid = text.encode("utf-8", "replace").decode()  # JSON can smuggle in lone surrogates, which no file can hold
+    return Prompt(valid.strip(), Prompt(canonical(valid)).id)
+
+
+def load(
+    source: str,
+    *,
+    column: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+    limit: int | None = None,
+    offline: bool = False,
+) -> PromptList:
+    """Read a prompt list.
+
+    Args:
+        source: a file by its ending, `builtin:shapes/<align|validation|heldout>`, or `hf:owner/name`.
+        column: of a table; None takes the only one, or the first of prompt, caption, text.
+        split: of a Hub dataset.
+        revision: of a Hub dataset.
+        limit: keep the first N distinct prompts.
+        offline: do not ask the Hub.
+
+    Raises:
+        UsageError: missing or empty file, unknown ending, wrong column, not UTF-8.
+        WeightsError: a Hub dataset that cannot be reached.
+    """
+    prompts = distinct(_read(source, column, split, revision, offline))
+    if not prompts.prompts:
+        raise UsageError(f"{source}: holds no prompt ({prompts.empty} empty lines)", hint="expected one prompt a line")
+    return PromptList(prompts.prompts[:limit], prompts.duplicates, prompts.empty)
+
+
+def distinct(texts: Iterable[str | None]) -> PromptList:
+    """Drop duplicates and empty texts, keeping the order; counts both."""
+    seen: dict[str, Prompt] = {}
+    duplicates = empty = 0
+    for text in texts:
+        key = canonical(text or "")
+        if not key:
+            empty += 1
+        elif key in seen:
+            duplicates += 1
+        else:
+            seen[key] = prompt_of(text or "")
+    return PromptList(tuple(seen.values()), duplicates, empty)
+
+
+def _read(source: str, column: str | None, split: str, revision: str | None, offline: bool) -> list[str | None]:
+    if source.startswith("builtin:"):
+        return list(_text(_builtin(source)).split("\n"))
+    if source.startswith("hf:"):
+        return _hub(source.removeprefix("hf:"), column, split, revision, offline)
+    path = Path(source).expanduser()
+    if not path.is_file():
+        hint = "check prompts.source in the recipe; hf:owner/name for a Hub dataset"
+        raise UsageError(f"{source}: no such prompt file", hint=hint)
+    readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+    if path.suffix.lower() in readers:
+        return readers[path.suffix.lower()](path, column)
+    if path.suffix.lower() == ".txt":
+        return list(_text(path).split("\n"))
+    raise UsageError(f"{source}: unknown ending {path.suffix!r}", hint="expected .txt, .csv, .tsv, .jsonl or .parquet")
+
+
+def _builtin(source: str) -> Path:
+    folder, _, name = source.removeprefix("builtin:").partition("/")
+    path = _BUILTIN / f"{name}.txt"
+    if folder != "shapes" or not re.fullmatch(r"[a-z]+", name) or not path.is_file():
+        found = ", ".join(f"builtin:shapes/{p.stem}" for p in sorted(_BUILTIN.glob("*.txt")))
+        raise UsageError(f"{source}: no such embedded prompt list", hint=f"expected one of: {found}")
+    return path
+
+
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line: int = data.count(b"\n", 0, error.start) + 1
+        found = f"byte 0x{data[error.start]:02x} in line {line}"
+        hint = f"convert it: iconv -f latin1 -t utf-8 {path.name} > utf8{path.suffix}"
+        raise UsageError(f"{path}: not UTF-8 ({found})", hint=hint) from error
+
+
+def pick_column(source: str, found: list[str], wanted: str | None) -> str:
+    """The column that holds the prompts.
+
+    Raises:
+        UsageError: no such column, or none was named and the choice is not plain.
+    """
+    if wanted is None:
+        for name in [*COLUMNS, *(found if len(found) == 1 else [])]:
+            if name in found:
+                return name
+        raise UsageError(f"{source}: which column holds the prompts? found {found}", hint="set prompts.column")
+    if wanted in found:
+        return wanted
+    close = difflib.get_close_matches(wanted, found, 1)
+    hint = f"did you mean {close[0]!r}?" if close else "set prompts.column"
+    raise UsageError(f"{source}: no column {wanted!r}, found {found}", hint=hint)
+
+
+def _csv(path: Path, column: str | None) -> list[str | None]:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""), delimiter=delimiter)
+    name = pick_column(str(path), list(reader.fieldnames or []), column) if reader.fieldnames else ""
+    try:
+        return [row.get(name) for row in reader]
+    except csv.Error as error:
+        hint = "expected a table with a header line"
+        raise UsageError(f"{path}: line {reader.line_num}: {error}", hint=hint) from error
+
+
+def _jsonl(path: Path, column: str | None) -> list[str | None]:
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            hint = "expected one object a line"
+            raise UsageError(f"{path}: line {number} is not JSON ({error})", hint=hint) from error
+        if not isinstance(row, dict):
+            raise UsageError(f"{path}: line {number} holds {type(row).__name__}, expected an object")
+        rows.append(row)
+    if not rows:
+        return []
+    name = pick_column(str(path), list(dict.fromkeys(key for row in rows for key in row)), column)
+    return [_string(path, number, row.get(name)) for number, row in enumerate(rows, 1)]
+
+
+def _string(path: Path, number: int, value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise UsageError(f"{path}: row {number}: the prompt is {type(value).__name__}, expected text")
+
+
+def _parquet(path: Path, column: str | None) -> list[str | None]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        name = pick_column(str(path), list(file.schema_arrow.names), column)
+        values = file.read(columns=[name]).column(name).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{path}: not a readable parquet file ({error})", hint="write it again") from error
+    return [_string(path, number, value) for number, value in enumerate(values, 1)]
+
+
+def _hub(name: str, column: str | None, split: str, revision: str | None, offline: bool) -> list[str | None]:
+    """Stream one column of a Hub dataset; the texts are remembered by commit, so that later stages need no network."""
+    commit = hub_commit(name, revision, offline, kind="dataset")
+    key = digest([name, column, split, commit])
+    home = Path(os.environ.get("AIFB_HOME") or Path.home() / ".cache" / "aifeedback")
+    cached = home / "prompts" / f"{key}.json"
+    if cached.is_file():
+        remembered: list[str | None] = json.loads(cached.read_text(encoding="utf-8"))
+        return remembered
+    texts = _stream(name, column, split, commit)
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    temporary = cached.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(texts), encoding="utf-8")
+    temporary.replace(cached)
+    return texts
+
+
+def _stream(name: str, column: str | None, split: str, commit: str) -> list[str | None]:
+    import datasets
+
+    try:
+        data = datasets.load_dataset(name, split=split, revision=commit, streaming=True)
+        found = list(data.column_names or next(iter(data)))
+        chosen = pick_column(f"hf:{name}", found, column)
+        return [row[chosen] for row in data.select_columns([chosen])]
+    except AIFeedbackError:
+        raise
+    except Exception as error:  # anything the Hub, the network or the dataset's files can raise
+        hint = "check the name, prompts.split and the network; or save the prompts to a .txt file"
+        raise UsageError(f"hf:{name}: cannot be read ({type(error).__name__}: {error})", hint=hint) from error

@@ -1,0 +1,103 @@
+"""Where weights lie and what they are: a folder, `builtin:<name>`, or a Hub id."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from pathlib import Path
+
+from aifeedback.errors import WeightsError
+from aifeedback.seeds import digest
+from aifeedback.zoo import weights_folder
+
+BUILTIN = "builtin:"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def local_folder(weights: str) -> Path | None:
+    """The folder behind `weights`, or None for a Hub id.
+
+    Raises:
+        WeightsError: no such builtin, or neither a folder nor the form of a Hub id.
+    """
+    if weights.startswith(BUILTIN):
+        return weights_folder(weights.removeprefix(BUILTIN))
+    path = Path(weights).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or weights.startswith((".", "~")) or not _HUB_ID.fullmatch(weights):
+        raise WeightsError(
+            f"{weights}: no such folder, expected a model folder, builtin:<name> or a Hub id like owner/name",
+            hint="check model.weights in the recipe",
+        )
+    return None
+
+
+def weights_identity(weights: str, revision: str | None = None, offline: bool = False) -> str:
+    """What the weights are, in one line that holds no path: it enters digests and stands in every candidate.
+
+    `builtin:shapes@<digest>`, `folder@<digest>` (digest of all file names and contents) or `owner/name@<commit>`.
+
+    Raises:
+        WeightsError: not there, or a Hub revision that can neither be asked for nor is cached.
+    """
+    folder = local_folder(weights)
+    if folder is None:
+        return f"{weights}@{hub_commit(weights, revision, offline)}"
+    name = weights if weights.startswith(BUILTIN) else "folder"
+    return f"{name}@{_folder_digest(folder, _state(folder))}"
+
+
+def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of the files: a key under which the digest is remembered, no part of it."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not _ignored(p.relative_to(folder)))
+    return tuple((p.relative_to(folder).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
+
+
+def _ignored(path: Path) -> bool:
+    return any(part.startswith(".") or part == "__pycache__" for part in path.parts) or path.suffix == ".md"
+
+
+@functools.cache
+def _folder_digest(folder: Path, state: tuple[tuple[str, int, int], ...]) -> str:
+    return digest([[name, size, _sha256(folder / name)] for name, size, _ in state])
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha_old(path)
+
+
+def _sha_old(path: Path) -> str:  # Python 3.10
+    running = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            running.update(block)
+    return running.hexdigest()
+
+
+@functools.cache
+def hub_commit(repo: str, revision: str | None = None, offline: bool = False, kind: str = "model") -> str:
+    """The commit that a Hub revision (None: main) stands for: asked of the Hub, else as cached.
+
+    Raises:
+        WeightsError: neither answers.
+    """
+    if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision
+    from huggingface_hub import HfApi, constants
+
+    reason = "offline"
+    if not (offline or constants.HF_HUB_OFFLINE):
+        try:
+            return str(HfApi().repo_info(repo, revision=revision, repo_type=kind, timeout=10).sha)
+        except Exception as error:  # no network, no such repository, gated: the hub's own words, below
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    cached = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo.replace('/', '--')}" / "refs" / (revision or "main")
+    if cached.is_file():
+        return cached.read_text().strip()
+    raise WeightsError(
+        f"{repo}: cannot find revision {revision or 'main'} on the Hub ({reason}) nor in {constants.HF_HUB_CACHE}",
+        hint=f"check the name and the network, or fetch it once: hf download {repo}",
+    )

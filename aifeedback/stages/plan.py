@@ -1,0 +1,259 @@
+"""What determines each stage: its facts, whose digest names its folder.
+
+Facts hold the recipe's own section, the identity of the weights, the digest of the upstream stage and, where that is
+incomplete, the exact shards that were seen. Nothing of `Launch` enters, and no path. A stage finds its upstream by
+working out the same facts again: nothing is looked up by time or name.
+
+    candidates -> scores (one per scorer) -> pairs -> latents -> train -> eval
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from aifeedback import plugins
+from aifeedback.data import preferences, prompts
+from aifeedback.data.preferences import Preferences, base_id
+from aifeedback.data.prompts import PromptList
+from aifeedback.data.weights import weights_identity
+from aifeedback.errors import UsageError
+from aifeedback.recipe import Prompts, Recipe, Section
+from aifeedback.store.run_dir import RunDir, StageDir
+from aifeedback.store.shards import shard_numbers
+
+__all__ = ["base_id", "weights_identity"]
+FORMAT = 1  # raise it when the same facts would give other files
+
+
+# --- what is read before the facts are known
+
+
+def load_prompts(section: Prompts, offline: bool = False) -> PromptList:
+    """The prompt list of a recipe section."""
+    return prompts.load(**section.model_dump(), offline=offline)
+
+
+def candidate_source(recipe: Recipe, offline: bool = False) -> PromptList | Preferences:
+    """What candidates are made of: the prompts to generate from, or the preferences to import."""
+    if recipe.import_ is not None:
+        return preferences.open_preferences(recipe.import_.source)
+    if recipe.prompts is None:
+        raise UsageError(f"recipe {recipe.name}: no prompts to generate from", hint="set prompts.source")
+    return load_prompts(recipe.prompts, offline)
+
+
+def eval_prompts(recipe: Recipe, offline: bool = False) -> PromptList:
+    """The held-out prompts."""
+    return load_prompts(recipe.eval.prompts, offline)
+
+
+def overlap(recipe: Recipe, prompt_ids: Iterable[str], offline: bool = False) -> list[str]:
+    """Those of the prompt ids whose text is an evaluation prompt too: dropped from training, and counted."""
+    held_out = eval_prompts(recipe, offline).ids
+    return sorted({name for name in prompt_ids if base_id(name) in held_out})
+
+
+def model_identity(recipe: Recipe, offline: bool = False) -> dict[str, Any]:
+    """The generator: family, weights by content, variant, dtype."""
+    identity = weights_identity(recipe.model.weights, recipe.model.revision, offline)
+    model = recipe.model
+    return {"family": model.family, "weights": identity, "variant": model.variant, "dtype": model.dtype}
+
+
+def settings(kind: plugins.Kind, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The plug-in's defaults overlaid with the recipe's settings: all that it will run with."""
+    defaults = {key: value for key, value in plugins.settings_of(kind, name).items() if value is not plugins.REQUIRED}
+    return {**defaults, **given}
+
+
+# --- shards
+
+
+def shard_size(recipe: Recipe) -> int:
+    """Prompts (or imported rows) in one shard of candidates."""
+    section = recipe.import_ or recipe.generate
+    if section is None:
+        raise UsageError(f"recipe {recipe.name}: neither generate nor import is given", hint="add one of them")
+    return section.shard_prompts
+
+
+def shards(total: int, size: int, limit: int | None = None) -> list[int]:
+    """Numbers of the shards that hold the first `limit` of `total` items: whole shards, never a part of one."""
+    wanted = total if limit is None else min(limit, total)
+    return list(range(-(-wanted // size)))
+
+
+def seen(stage: StageDir) -> dict[str, Any]:
+    """An upstream stage as it was seen: whole, or the very shards that lay there."""
+    if stage.is_complete():
+        return {"digest": stage.digest, "shards": "all"}
+    return {"digest": stage.digest, "shards": shard_numbers(stage.path)}
+
+
+# --- facts
+
+
+def candidate_facts(recipe: Recipe, source: PromptList | Preferences, offline: bool = False) -> dict[str, Any]:
+    """Facts of candidates/: the source's content and, where they are generated, model, sampling and seed."""
+    size = shard_size(recipe)
+    if isinstance(source, Preferences):
+        return _facts("candidates", {"source": source.digest, "shard_prompts": size})
+    body = {"prompts": source.digest, "model": model_identity(recipe, offline), "seed": recipe.seed}
+    return _facts("candidates", {**body, "generate": _dump(recipe.generate)})
+
+
+def score_facts(recipe: Recipe, name: str, identity: dict[str, Any], candidates: StageDir) -> dict[str, Any]:
+    """Facts of scores/: a shard of scores needs its shard of candidates and nothing else, so no list of shards."""
+    return _facts("scores", {"scorer": name, "identity": identity, "candidates": candidates.digest})
+
+
+def pair_facts(recipe: Recipe, candidates: StageDir, scores: Mapping[str, StageDir]) -> dict[str, Any]:
+    """Facts of pairs/; `scores` by scorer, empty for given labels."""
+    pairing = recipe.judge.pairing
+    body = {
+        "candidates": seen(candidates),
+        "scores": [[name, seen(scores[name])] for name in recipe.judge.use if name in scores],
+        "pairing": _dump(pairing),
+        "seed": recipe.seed if pairing.labels == "shuffled" else None,
+    }
+    return _facts("pairs", body)
+
+
+def latent_facts(recipe: Recipe, pairs: StageDir, offline: bool = False) -> dict[str, Any]:
+    """Facts of latents/: the objective and all training settings are absent, so that changing them encodes nothing."""
+    return _facts("latents", {"pairs": seen(pairs), "model": model_identity(recipe, offline), "seed": recipe.seed})
+
+
+def train_facts(
+    recipe: Recipe, latents: StageDir, excluded: Sequence[str] = (), offline: bool = False
+) -> dict[str, Any]:
+    """Facts of train/; `excluded` are the prompt ids dropped because they are evaluation prompts."""
+    train = recipe.train
+    given = train.objectives.get(train.objective, {})
+    body = {key: value for key, value in _dump(train).items() if key not in ("objectives", "trackers")}
+    if train.method == "full":
+        del body["lora"]
+    return _facts(
+        "train",
+        {
+            "latents": seen(latents),
+            "model": model_identity(recipe, offline),
+            "train": body,
+            "settings": settings("objectives", train.objective, given),
+            "excluded": sorted(excluded),
+            "seed": recipe.seed,
+        },
+    )
+
+
+def image_facts(recipe: Recipe, held_out: PromptList, train: StageDir | None, offline: bool = False) -> dict[str, Any]:
+    """Facts of the images that eval samples: of the base (`train` None, shared by all trainings) or of one training."""
+    section = recipe.eval
+    body = {
+        "prompts": held_out.digest,
+        "model": model_identity(recipe, offline),
+        "train": None if train is None else train.digest,
+        "sampling": eval_sampling(recipe),
+        "images_per_prompt": section.images_per_prompt,
+        "shard_prompts": section.shard_prompts,
+        "seed": recipe.seed,
+    }
+    return _facts("images", body)
+
+
+def eval_facts(
+    recipe: Recipe,
+    train: StageDir,
+    held_out: PromptList,
+    identities: Mapping[str, dict[str, Any]],
+    offline: bool = False,
+) -> dict[str, Any]:
+    """Facts of eval/: both sets of images, the scorers by identity, and how the figures are worked out."""
+    section = recipe.eval
+    body = {
+        "base": image_facts(recipe, held_out, None, offline),
+        "aligned": image_facts(recipe, held_out, train, offline),
+        "scorers": [[name, identities[name]] for name in identities],
+        "judges": list(recipe.judge.use),
+        "verdict": section.verdict,
+        "bootstrap": section.bootstrap,
+        "gallery": section.gallery,
+    }
+    return _facts("eval", body)
+
+
+def eval_sampling(recipe: Recipe) -> dict[str, Any]:
+    """How eval samples: its own section, else the generator's sampling fields, else their defaults."""
+    from aifeedback.recipe import Sampling
+
+    chosen = recipe.eval.sampling or recipe.generate or Sampling()
+    return {key: value for key, value in _dump(chosen).items() if key in Sampling.model_fields}
+
+
+def _facts(stage: str, body: dict[str, Any]) -> dict[str, Any]:
+    return {"stage": stage, "format": FORMAT, **body}
+
+
+def _dump(section: Section | None) -> dict[str, Any]:
+    return {} if section is None else section.model_dump(mode="json", by_alias=True)
+
+
+# --- finding what an earlier stage made
+
+
+def find_candidates(recipe: Recipe, run: RunDir, offline: bool = False) -> StageDir:
+    """The candidates of the recipe; UsageError when the stage was never begun (so for all `find_...`)."""
+    facts = candidate_facts(recipe, candidate_source(recipe, offline), offline)
+    return _found(run, "candidates", facts, "generate")
+
+
+def find_scores(recipe: Recipe, run: RunDir, name: str, offline: bool = False) -> StageDir:
+    """The scores of one scorer."""
+    candidates = find_candidates(recipe, run, offline)
+    return _found(run, "scores", score_facts(recipe, name, scorer_identity(recipe, name), candidates), "judge")
+
+
+def find_pairs(recipe: Recipe, run: RunDir, offline: bool = False) -> StageDir:
+    """The preference sets."""
+    candidates = find_candidates(recipe, run, offline)
+    used = [] if recipe.judge.pairing.labels == "given" else recipe.judge.use
+    scores = {name: find_scores(recipe, run, name, offline) for name in used}
+    return _found(run, "pairs", pair_facts(recipe, candidates, scores), "judge")
+
+
+def find_latents(recipe: Recipe, run: RunDir, offline: bool = False) -> StageDir:
+    """The latents of the preference sets."""
+    return _found(run, "latents", latent_facts(recipe, find_pairs(recipe, run, offline), offline), "encode")
+
+
+def find_train(recipe: Recipe, run: RunDir, offline: bool = False) -> StageDir:
+    """The training."""
+    pairs = find_pairs(recipe, run, offline)
+    latents = find_latents(recipe, run, offline)
+    facts = train_facts(recipe, latents, excluded_prompts(recipe, pairs, offline), offline)
+    return _found(run, "train", facts, "train")
+
+
+def excluded_prompts(recipe: Recipe, pairs: StageDir, offline: bool = False) -> list[str]:
+    """Prompt ids of the preference sets that are evaluation prompts too."""
+    from aifeedback.store.candidates import iter_shards
+
+    names = {name for _, table in iter_shards(pairs) for name in table.column("prompt_id").to_pylist()}
+    return overlap(recipe, names, offline)
+
+
+def scorer_identity(recipe: Recipe, name: str) -> dict[str, Any]:
+    """The identity of a scorer with the recipe's settings, without loading it."""
+    from aifeedback import scorers
+
+    return scorers.identity_of(name, recipe.judge.scorers.get(name, {}))
+
+
+def _found(run: RunDir, stage: str, facts: dict[str, Any], verb: str) -> StageDir:
+    folder = run.existing(stage, facts)
+    if folder is None:
+        there = len(run.stages(stage))
+        other = f" ({there} of another recipe there)" if there else ""
+        raise UsageError(f"{run.path}: no {stage} of this recipe yet{other}", hint=f"run first: aifb {verb}")
+    return folder
