@@ -1,0 +1,144 @@
+"""Scorers (judges): one file each, the name in the recipe is the file name. This file holds their contract.
+
+A scorer file holds `load(*, device, <settings>) -> Scorer` and, where it has weights, `identity(**settings)`, which
+says without loading anything which scorer that would be. Backbones that several share live in files beginning
+with `_`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from aifeedback import plugins
+from aifeedback.errors import WeightsError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_log = logging.getLogger("aifeedback")
+
+
+class Unscored(NamedTuple):
+    """In place of a number: why there is none."""
+
+    reason: str
+
+
+class Scorer(Protocol):
+    """A reward model. Higher is better; one value per image, in order, the same in any batch (within 1e-5).
+
+    `prepare` runs in worker threads, once per image; `embed` once per prompt. Scorers with the same `backbone`
+    share both, and are then handed the same list object by `score`, so that the backbone runs once per batch.
+    An optional method `truncated(prompts) -> list[int]` says how many tokens of each prompt are not read.
+    """
+
+    @property
+    def name(self) -> str:
+        """As the recipe calls it."""
+
+    @property
+    def weights(self) -> str | None:
+        """What to show beside the name: the weights, where they are not the published ones."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that determines its numbers, JSON-able; equal to `identity_of(name, settings)`."""
+
+    @property
+    def scale(self) -> str:
+        """The unit of its numbers, for people."""
+
+    @property
+    def tau(self) -> float:
+        """The difference of scores at which the better image is preferred with sigma(1) = 73 %."""
+
+    @property
+    def prompt_limit(self) -> int | None:
+        """Tokens of a prompt that it reads, start and end included; None: all."""
+
+    @property
+    def backbone(self) -> str | None:
+        """Key of the network it shares with others; None: none."""
+
+    def prepare(self, image: Image.Image) -> Any:
+        """Turn an image of any mode and size into what `score` takes."""
+
+    def embed(self, prompts: list[str]) -> list[Any]:
+        """Turn prompts into what `score` takes, one each."""
+
+    def score(self, prepared: list[Any], text: list[Any]) -> list[float | Unscored]:
+        """Score image i against text i."""
+
+
+def shown(scorer: Scorer) -> str:
+    """The name as tables and files show it: `pickscore[builtin:shapes-clip]`, or plain with published weights."""
+    return shown_as(scorer.identity)
+
+
+def shown_as(identity: dict[str, Any]) -> str:
+    """The same from a stored identity."""
+    weights = identity.get("unpublished")
+    return f"{identity['name']}[{weights}]" if weights else str(identity["name"])
+
+
+def identity_of(name: str, settings: dict[str, Any], allow_code: bool = False) -> dict[str, Any]:
+    """Say what determines the numbers of a scorer: name, all settings, digest or id of the weights, tau.
+
+    Loads no weights.
+
+    Raises:
+        RecipeError: no scorer of this name.
+        WeightsError: weights named as a folder or `builtin:` that are not there.
+    """
+    factory = plugins.load("scorers", name, allow_code=allow_code)
+    resolved = {**plugins.settings_of("scorers", name), **settings}
+    identity = getattr(sys.modules.get(factory.__module__), "identity", None)
+    own: dict[str, Any] = identity(**resolved) if callable(identity) else {}
+    return {"name": name, "settings": resolved, **own}
+
+
+def find_weights(weights: str) -> Path | None:
+    """The folder that `weights` names (`builtin:...` or a path); None where it is a Hub id.
+
+    Raises:
+        WeightsError: it reads like a folder and there is none.
+    """
+    if weights.startswith("builtin:"):
+        from aifeedback.zoo import weights_folder
+
+        return weights_folder(weights.removeprefix("builtin:"))
+    path = Path(weights).expanduser()
+    if path.is_dir():
+        return path
+    if weights.startswith(("/", ".", "~")) or weights.count("/") != 1 or path.exists():
+        raise WeightsError(f"{weights}: no such folder of weights", hint="name a folder, a Hub id or builtin:<name>")
+    return None
+
+
+def weights_identity(weights: str, revision: str | None = None) -> str:
+    """A stable name of weights: the content digest of a folder, `id@revision` of a Hub id. Loads nothing."""
+    folder = find_weights(weights)
+    return f"{weights}@{revision or 'main'}" if folder is None else f"blake2b:{_folder_digest(folder)}"
+
+
+@cache
+def _folder_digest(folder: Path) -> str:
+    total = hashlib.blake2b(digest_size=12)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
+        content = hashlib.blake2b()
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                content.update(block)
+        total.update(f"{path.relative_to(folder).as_posix()}\0{content.hexdigest()}\0".encode())
+    return total.hexdigest()
+
+
+@cache
+def say_unpublished(name: str, weights: str) -> None:
+    """Say once per process that a scorer does not run on its published weights."""
+    _log.warning("%s runs on %s: these are not its published weights", name, weights)

@@ -1,0 +1,205 @@
+"""The CLIP backbone that `clip` and `pickscore` share, on transformers' CLIPModel.
+
+Pixels are prepared here, not by a processor: transformers 5 resizes with torchvision where that can be imported and
+with Pillow otherwise, so that scores would depend on what else is installed. This is the Pillow path, bit for bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aifeedback.errors import WeightsError
+from aifeedback.scorers import Unscored, find_weights, say_unpublished, weights_identity
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+DTYPES = ("float32", "float16", "bfloat16")
+_TEXT_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a scorer's published weights are, where its tokenizer is, and its size."""
+
+    scorer: str
+    weights: str
+    tokenizer: str
+    gigabytes: float
+
+
+class Backbone:
+    """A CLIPModel: images and prompts to unit embeddings, in float32 whatever the dtype of the towers.
+
+    *Shapes*: N images, D projected dimensions, S side of the model's image.
+    """
+
+    def __init__(self, key: str, model: Any, tokenizer: Any, device: str) -> None:
+        import torch
+
+        self.key, self.model, self.tokenizer, self.device = key, model.to(device).eval(), tokenizer, device
+        self.size: int = model.config.vision_config.image_size
+        self.context: int = model.config.text_config.max_position_embeddings
+        self.logit_scale: float = model.logit_scale.detach().float().exp().item()
+        self._mean, self._std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+        self._last: tuple[list[Any], Tensor] | None = None
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """Shortest side to S (bicubic), centre crop, normalised: (3, S, S) float32."""
+        import numpy as np
+        import torch
+        from PIL import Image
+
+        rgb, side = image.convert("RGB"), self.size
+        width, height = rgb.size
+        short = min(width, height)
+        rgb = rgb.resize((int(side * width / short), int(side * height / short)), Image.Resampling.BICUBIC)
+        left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
+        rgb = rgb.crop((left, top, left + side, top + side))
+        pixels = torch.from_numpy(np.array(rgb)).permute(2, 0, 1).float() / 255
+        return (pixels - self._mean) / self._std
+
+    def embed(self, prompts: list[str]) -> list[Tensor]:
+        """Unit embeddings (D) of prompts, cut at the model's context and padded to the longest only."""
+        import torch
+
+        rows: list[Tensor] = []
+        for start in range(0, len(prompts), _TEXT_BATCH):
+            tokens = self.tokenizer(
+                prompts[start : start + _TEXT_BATCH],
+                padding=True,
+                truncation=True,
+                max_length=self.context,
+                return_tensors="pt",
+            ).to(self.device)
+            with torch.no_grad():
+                rows += _unit(self.model.get_text_features(**tokens))
+        return rows
+
+    def truncated(self, prompts: list[str]) -> list[int]:
+        """Tokens of each prompt that do not fit."""
+        lengths = [len(ids) for ids in self.tokenizer(prompts, verbose=False)["input_ids"]]
+        return [max(0, length - self.context) for length in lengths]
+
+    def cosines(self, prepared: list[Tensor], text: list[Tensor]) -> list[float]:
+        """Cosine of image i and text i."""
+        import torch
+
+        return (self._images(prepared) * torch.stack(text)).sum(-1).tolist()
+
+    def _images(self, prepared: list[Tensor]) -> Tensor:
+        """Unit embeddings (N, D); those of the last batch are kept for the next scorer that shares this backbone."""
+        import torch
+
+        if self._last is None or self._last[0] is not prepared:
+            pixels = torch.stack(prepared).to(self.device, self.model.dtype)
+            with torch.no_grad():
+                self._last = (prepared, _unit(self.model.get_image_features(pixel_values=pixels)))
+        return self._last[1]
+
+
+def _unit(output: Any) -> Tensor:
+    """Unit vectors in float32 of what get_*_features returns: an output object in transformers 5, else a tensor."""
+    from torch.nn.functional import normalize
+
+    return normalize(getattr(output, "pooler_output", output).float(), dim=-1)
+
+
+@dataclass(frozen=True)
+class ClipScorer:
+    """A scorer that is a cosine times a factor; see `aifeedback.scorers.Scorer`."""
+
+    name: str
+    identity: dict[str, Any]
+    scale: str
+    tau: float
+    factor: float
+    network: Backbone
+
+    @property
+    def weights(self) -> str | None:
+        return self.identity["unpublished"]  # type: ignore[no-any-return]
+
+    @property
+    def prompt_limit(self) -> int | None:
+        return self.network.context
+
+    @property
+    def backbone(self) -> str | None:
+        return self.network.key
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        return self.network.prepare(image)
+
+    def embed(self, prompts: list[str]) -> list[Tensor]:
+        return self.network.embed(prompts)
+
+    def truncated(self, prompts: list[str]) -> list[int]:
+        return self.network.truncated(prompts)
+
+    def score(self, prepared: list[Tensor], text: list[Tensor]) -> list[float | Unscored]:
+        return [self.factor * cosine for cosine in self.network.cosines(prepared, text)]
+
+
+def identity(published: Published, tau: float, weights: str, revision: str | None, dtype: str) -> dict[str, Any]:
+    """Identity of a CLIP-like scorer: which weights, and whether they are the published ones."""
+    return {
+        "weights": weights_identity(weights, revision),
+        "unpublished": None if weights == published.weights else weights,
+        "dtype": dtype,
+        "tau": tau,
+    }
+
+
+def load_backbone(
+    published: Published, weights: str, revision: str | None, dtype: str, device: str, offline: bool
+) -> Backbone:
+    """Load (once per process) the CLIPModel and tokenizer that `weights` names.
+
+    Raises:
+        WeightsError: they are not there or cannot be read. Nothing is put in their place.
+    """
+    if weights != published.weights:
+        say_unpublished(published.scorer, weights)
+    return _load(published.tokenizer, published.gigabytes, weights, revision, dtype, device, offline)
+
+
+@cache
+def _load(
+    tokenizer: str, gigabytes: float, weights: str, revision: str | None, dtype: str, device: str, offline: bool
+) -> Backbone:
+    import torch
+    from transformers import CLIPModel, CLIPTokenizer
+
+    folder = find_weights(weights)
+    source = weights if folder is None else str(folder)
+    own_tokenizer = weights == tokenizer or (folder is not None and _has_tokenizer(folder))
+    online = {"local_files_only": offline or folder is not None}
+    try:
+        model = CLIPModel.from_pretrained(source, revision=revision, dtype=getattr(torch, dtype), **online)
+        words = CLIPTokenizer.from_pretrained(source if own_tokenizer else tokenizer, local_files_only=offline)
+    except Exception as error:  # transformers raises OSError, ValueError, safetensors and Hub errors alike
+        raise _not_loaded(weights, tokenizer, gigabytes, error) from error
+    key = f"clip:{weights_identity(weights, revision)}:{dtype}"
+    return Backbone(key, model.to(getattr(torch, dtype)), words, device)
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
+
+
+def _not_loaded(weights: str, tokenizer: str, gigabytes: float, error: Exception) -> WeightsError:
+    first = str(error).strip().partition("\n")[0][:200]
+    names = dict.fromkeys((weights, tokenizer)) if "/" in weights else (tokenizer,)
+    commands = " && ".join(f"hf download {name}" for name in names)
+    return WeightsError(
+        f"{weights}: the weights cannot be loaded ({type(error).__name__}: {first})",
+        hint=f"with a network run `{commands}` (about {gigabytes:g} GB); or put the files into a folder and set "
+        "judge.scorers.<name>.weights to it; builtin:shapes-clip is the small embedded judge",
+    )
