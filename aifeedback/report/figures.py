@@ -51,8 +51,8 @@ def figures(
         "unscored": len(base) - len(keys),
         "base": {"mean": found.first_mean, "median": found.first_median},
         "aligned": {"mean": found.second_mean, "median": found.second_median},
-        "difference": _estimate(found.difference),
-        "win_rate": _estimate(found.win_rate),
+        **_estimate("difference", found.difference),
+        **_estimate("win_rate", found.win_rate),
         "wins": found.wins,
         "ties": found.ties,
         "losses": found.losses,
@@ -73,7 +73,7 @@ def _exact(
     """Share of images that are exactly right, and its paired difference with interval."""
     hits = [[float(value >= perfect - 1e-9) for value in values] for values in (first, second)]
     found = compare(hits[0], hits[1], prompts, draws=draws, seed=seed)
-    return {"base": found.first_mean, "aligned": found.second_mean, "difference": _estimate(found.difference)}
+    return {"base": found.first_mean, "aligned": found.second_mean, **_estimate("difference", found.difference)}
 
 
 def _number(value: float | None) -> float:
@@ -81,8 +81,8 @@ def _number(value: float | None) -> float:
     return value
 
 
-def _estimate(estimate: Estimate) -> dict[str, Any]:
-    return {"value": estimate.value, "interval": [estimate.interval.low, estimate.interval.high]}
+def _estimate(name: str, estimate: Estimate) -> dict[str, Any]:
+    return {name: estimate.value, f"{name}_interval": [estimate.interval.low, estimate.interval.high]}
 
 
 def verdict(scorers: Sequence[Mapping[str, Any]], wanted: str | None, judged: bool = True) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def verdict(scorers: Sequence[Mapping[str, Any]], wanted: str | None, judged: bo
         text = f"{reason}: whether the model is better needs a scorer that did not judge (eval.use)."
         return {"scorer": None, "word": "No verdict", "tone": "none", "text": text[0].upper() + text[1:]}
     speaker = held_out[0]
-    tone = "ns" if not speaker["significant"] else "better" if speaker["win_rate"]["value"] > 0.5 else "worse"
+    tone = "ns" if not speaker["significant"] else "better" if speaker["win_rate"] > 0.5 else "worse"
     word = {"better": "Better", "worse": "Worse", "ns": "No significant difference"}[tone]
     return {"scorer": speaker["name"], "word": word, "tone": tone, "text": _sentence(speaker, judged)}
 
@@ -106,41 +106,40 @@ def _sentence(speaker: Mapping[str, Any], judged: bool) -> str:
     count = f"{speaker['prompts']} held-out prompts ({speaker['images']} pairs of images from the same noise)"
     text = (
         f"On {count}, {speaker['shown']}{', which never judged,' if judged else ''} gives the aligned model a win rate "
-        f"of {_percent(speaker['win_rate'])}{'' if speaker['significant'] else ', n.s.'}."
+        f"of {_percent(speaker)}{'' if speaker['significant'] else ', n.s.'}."
     )
     if speaker["exact"]:
         exact = speaker["exact"]
         text += f" Exactly right: {100 * exact['base']:.1f} % before, {100 * exact['aligned']:.1f} % after, "
-        return text + f"{_points(exact['difference'])}."
-    difference = speaker["difference"]
-    low, high = difference["interval"]
-    return text + f" Mean score: {difference['value']:+.4g} [{low:+.4g}, {high:+.4g}]."
+        return text + f"{_points(exact)}."
+    low, high = speaker["difference_interval"]
+    return text + f" Mean score: {speaker['difference']:+.4g} [{low:+.4g}, {high:+.4g}]."
 
 
-def _percent(estimate: Mapping[str, Any]) -> str:
-    low, high = estimate["interval"]
-    return f"{100 * estimate['value']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+def _percent(scorer: Mapping[str, Any]) -> str:
+    low, high = scorer["win_rate_interval"]
+    return f"{100 * scorer['win_rate']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _points(estimate: Mapping[str, Any]) -> str:
-    low, high = estimate["interval"]
-    return f"{100 * estimate['value']:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+def _points(exact: Mapping[str, Any]) -> str:
+    low, high = exact["difference_interval"]
+    return f"{100 * exact['difference']:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def lines(evaluation: Mapping[str, Any]) -> list[str]:
     """The table and the verdict for a terminal."""
     rows = [("scorer", "", "base", "aligned", "difference [95 %]", "win rate [95 %]", "sign test")]
     for s in evaluation["scorers"]:
-        low, high = s["difference"]["interval"]
-        rate = _percent(s["win_rate"]) + ("" if s["significant"] else " n.s.")
-        difference = f"{s['difference']['value']:+.4g} [{low:+.4g}, {high:+.4g}]"
+        low, high = s["difference_interval"]
+        rate = _percent(s) + ("" if s["significant"] else " n.s.")
+        difference = f"{s['difference']:+.4g} [{low:+.4g}, {high:+.4g}]"
         role = "in-loop" if s["in_loop"] else "held-out"
         means = (f"{s['base']['mean']:.4g}", f"{s['aligned']['mean']:.4g}")
         rows.append((s["shown"], role, *means, difference, rate, f"p = {s['sign_test']['p']:.2g}"))
         if s["exact"]:
             exact = s["exact"]
             shares = (f"{100 * exact['base']:.1f} %", f"{100 * exact['aligned']:.1f} %")
-            rows.append(("  exactly right", "", *shares, _points(exact["difference"]), "", ""))
+            rows.append(("  exactly right", "", *shares, _points(exact), "", ""))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return [*table, f"{evaluation['verdict']['word']}. {evaluation['verdict']['text']}"]

@@ -25,8 +25,8 @@ def test_exact_accuracy_by_hand() -> None:
     """Twenty images over ten prompts: +0.25 makes every second one right: 0 % before, 50 % after."""
     found = made("shapes", 0.25, perfect=1.0)
     assert (found["exact"]["base"], found["exact"]["aligned"]) == (0.0, 0.5)
-    assert found["exact"]["difference"] == {"value": 0.5, "interval": [0.5, 0.5]}
-    assert found["win_rate"]["value"] == 1.0
+    assert (found["exact"]["difference"], found["exact"]["difference_interval"]) == (0.5, [0.5, 0.5])
+    assert found["win_rate"] == 1.0
     assert (found["wins"], found["ties"], found["losses"]) == (20, 0, 0)
 
 

@@ -29,15 +29,17 @@ def scorer(name: str, in_loop: bool, rate: float, exact: bool = False) -> dict[s
         "in_loop": in_loop,
         "base": {"mean": 0.7, "median": 0.75},
         "aligned": {"mean": 0.8, "median": 0.8},
-        "difference": {"value": 0.1, "interval": [0.05, 0.15]},
-        "win_rate": {"value": rate, "interval": [low, high]},
+        "difference": 0.1,
+        "difference_interval": [0.05, 0.15],
+        "win_rate": rate,
+        "win_rate_interval": [low, high],
         "wins": 10,
         "ties": 5,
         "losses": 3,
         "unscored": 1,
         "sign_test": {"better": 9, "worse": 2, "tied": 1, "p": 0.065},
         "significant": not low <= 0.5 <= high,
-        "exact": {"base": 0.43, "aligned": 0.53, "difference": {"value": 0.1, "interval": [0.04, 0.16]}}
+        "exact": {"base": 0.43, "aligned": 0.53, "difference": 0.1, "difference_interval": [0.04, 0.16]}
         if exact
         else None,
     }
