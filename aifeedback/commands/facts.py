@@ -1,0 +1,178 @@
+"""What follows from a recipe before anything runs: prompts, candidates, steps, disk, memory. Estimates say so."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+from aifeedback.data import prompts
+from aifeedback.data.weights import local_folder
+from aifeedback.errors import AIFeedbackError
+from aifeedback.launch import Launch
+from aifeedback.recipe import Prompts, Recipe
+
+_BITS_PER_PIXEL = {"png": 12.0, "jpeg": 2.0, "webp": 1.0}  # typical of generated images
+_WIDTH = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+def derived(recipe: Recipe, launch: Launch) -> list[tuple[str, str]]:
+    """Name and value of every derived fact, in the order of the loop."""
+    count = _prompt_count(recipe.prompts, launch) if recipe.prompts else None
+    held_out = _prompt_count(recipe.eval.prompts, Launch())
+    rows = [("prompts", _shown(count) if recipe.prompts else "those of the import")]
+    if recipe.generate:
+        rows += _sampling(recipe, count)
+    sets = _sets(recipe, count)
+    rows.append(("judge", _judging(recipe, sets)))
+    rows.append(("train", _training(recipe, sets)))
+    sampled = None if held_out is None else 2 * held_out * recipe.eval.images_per_prompt
+    each = f"{_shown(held_out)} prompts x {recipe.eval.images_per_prompt} images x 2 models"
+    rows.append(("eval", f"{each} = {_shown(sampled)} images, by {', '.join(recipe.eval.use)}"))
+    rows.append(("disk", _disk(recipe, count, sampled)))
+    rows.append(("memory", _memory(recipe)))
+    return rows
+
+
+def _prompt_count(section: Prompts, launch: Launch) -> int | None:
+    """How many prompts; None where only a download would tell."""
+    if section.source.startswith("hf:"):
+        return None
+    try:
+        found = len(prompts.load(**section.model_dump(), offline=True).prompts)
+    except AIFeedbackError as error:
+        raise type(error)(f"prompts {section.source}: {error.message}", hint=error.hint) from error
+    return found if launch.limit is None else min(found, launch.limit)
+
+
+def _shown(count: int | None) -> str:
+    return "known once downloaded" if count is None else f"{count:,}"
+
+
+def _sampling(recipe: Recipe, count: int | None) -> list[tuple[str, str]]:
+    generate = recipe.generate
+    assert generate is not None
+    total = None if count is None else count * generate.candidates
+    calls = generate.steps * (2 if generate.guidance > 1 else 1)
+    how = (
+        f"{generate.candidates} per prompt, {generate.steps} {generate.scheduler} steps, guidance {generate.guidance:g}"
+    )
+    return [("candidates", f"{_shown(total)} ({how}: {calls} passes of the denoiser each)")]
+
+
+def _sets(recipe: Recipe, count: int | None) -> int | None:
+    """Preference sets at most."""
+    if count is None or recipe.generate is None:
+        return None
+    k, pairing = recipe.generate.candidates, recipe.judge.pairing
+    each = k * (k - 1) // 2 if pairing.strategy == "all" else 1
+    return count * min(each, pairing.max_sets_per_prompt or each)
+
+
+def _judging(recipe: Recipe, sets: int | None) -> str:
+    pairing = recipe.judge.pairing
+    who = (
+        "given labels"
+        if pairing.labels == "given"
+        else ", ".join(_judge_name(recipe, name) for name in recipe.judge.use)
+    )
+    many = "" if sets is None else f", at most {sets:,} preference sets"
+    return f"{who}; {pairing.strategy}{many}"
+
+
+def _judge_name(recipe: Recipe, name: str) -> str:
+    weights = recipe.judge.scorers.get(name, {}).get("weights")
+    return f"{name}[{weights}]" if weights and ":" in str(weights) else name
+
+
+def _training(recipe: Recipe, sets: int | None) -> str:
+    train = recipe.train
+    seen = train.steps * train.global_batch
+    used = None if sets is None else sets * (1 - train.validation.fraction)
+    epochs = f", at least {seen / used:.1f} epochs" if used else ""
+    settings = ", ".join(f"{key}={value}" for key, value in train.objectives.get(train.objective, {}).items())
+    what = f"{train.objective}({settings}), {train.method}"
+    return f"{what}; {train.steps:,} steps x global batch {train.global_batch:,} = {seen:,} sets{epochs}"
+
+
+def _disk(recipe: Recipe, count: int | None, sampled: int | None) -> str:
+    generate = recipe.generate
+    if generate is None or count is None or sampled is None:
+        return "known once the prompts are downloaded" if generate else "as much as the import, and the latents"
+    width, height = _size(recipe)
+    if not width or not height:
+        return "known once the model is downloaded"
+    image = width * height * _BITS_PER_PIXEL[generate.image_format] / 8
+    latent = width * height * 2 * 0.2 * generate.keep_latents  # fp16, 4 channels at 1/8 up to 12 channels at 1/8
+    total = count * generate.candidates * (image + 2 * latent) + sampled * image
+    return f"about {_bytes(total)} of images and latents, and the checkpoints"
+
+
+def _size(recipe: Recipe) -> tuple[int | None, int | None]:
+    generate, config = recipe.generate, _denoiser_config(recipe)
+    side = config.get("sample_size") if isinstance(config.get("sample_size"), int) else None
+    default = side * 8 if side else None
+    return (generate and generate.width) or default, (generate and generate.height) or default
+
+
+def _memory(recipe: Recipe) -> str:
+    """Weights, gradients and AdamW's state of the denoiser; activations come on top."""
+    count = _parameters(recipe)
+    if count is None:
+        return "known once the model is downloaded"
+    frozen = count * _WIDTH[recipe.model.dtype]
+    if recipe.train.method == "full":
+        total, what = count * 16 + frozen, "weights, gradients, AdamW, reference"
+    else:
+        total, what = frozen, "frozen weights; the adapters are small"
+    return f"about {_bytes(total)} for training {count / 1e6:,.1f} M parameters ({what}), before activations"
+
+
+def _parameters(recipe: Recipe) -> int | None:
+    """Parameters of the denoiser, from the headers of its safetensors files."""
+    folder = _denoiser(recipe)
+    files = sorted(folder.glob("*.safetensors")) if folder else []
+    try:
+        return sum(_elements(path) for path in files[:1] if "-of-" not in path.name) or None
+    except (OSError, ValueError, KeyError, struct.error):
+        return None
+
+
+def _elements(path: Path) -> int:
+    with path.open("rb") as file:
+        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+    total = 0
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            product = 1
+            for side in tensor["shape"]:
+                product *= side
+            total += product
+    return total
+
+
+def _denoiser(recipe: Recipe) -> Path | None:
+    try:
+        folder = local_folder(recipe.model.weights)
+    except AIFeedbackError:
+        return None
+    found = (folder / name for name in ("unet", "transformer")) if folder else ()
+    return next((path for path in found if path.is_dir()), None)
+
+
+def _denoiser_config(recipe: Recipe) -> dict[str, Any]:
+    folder = _denoiser(recipe)
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8")) if folder else {}
+    except (OSError, ValueError):
+        return {}
+    return config
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"

@@ -1,0 +1,169 @@
+"""The verbs that work: `run` and one per stage."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aifeedback import pipeline, recipe_io
+from aifeedback.commands import (
+    Chosen,
+    choose,
+    launch_of,
+    launch_options,
+    process_option,
+    recipe_arguments,
+    worker_options,
+)
+from aifeedback.errors import GateMissed, StoreError, UsageError
+from aifeedback.launch import Launch, StageReport
+from aifeedback.progress import duration
+
+
+def _play(stages: Sequence[str], options: dict[str, Any]) -> None:
+    """What every verb of this file does."""
+    launch = launch_of(options)
+    chosen = choose(options["words"], options["run_dir"], recipe_io.sugar(options["scorers"], options["objective"]))
+    gates = _gates(options.get("min_win_rate", ()), chosen)
+    if options["dry_run"]:
+        return _print_plan(chosen, stages, launch)
+    told = _print_report if not options["as_json"] and _first() else _silent
+    reports = pipeline.run(chosen.recipe, chosen.run_dir, launch, stages, options.get("workers", 1), told)
+    if options["as_json"] and _first():
+        found = [dataclasses.asdict(report) for report in reports]
+        click.echo(json.dumps(found[0] if len(found) == 1 else found, indent=1, allow_nan=False))
+    if gates:
+        _check(gates, Path(reports[-1].path))
+
+
+@click.command()
+@recipe_arguments
+@worker_options
+@process_option
+@click.option("--min-win-rate", multiple=True, metavar="NAME=RATE", help="Exit 4 when a scorer's win rate is lower.")
+@launch_options
+def run(**options: Any) -> None:
+    """Play all stages: generate, judge, encode, train, eval."""
+    _play(pipeline.STAGES, options)
+
+
+@click.command()
+@recipe_arguments
+@worker_options
+@launch_options
+def generate(**options: Any) -> None:
+    """Sample candidates for every prompt, or import them."""
+    _play(["generate"], options)
+
+
+@click.command()
+@recipe_arguments
+@worker_options
+@launch_options
+def judge(**options: Any) -> None:
+    """Score the candidates and make preference sets of the scores."""
+    _play(["judge"], options)
+
+
+@click.command()
+@recipe_arguments
+@worker_options
+@launch_options
+def encode(**options: Any) -> None:
+    """Encode preference sets into latents; train does it when it is missing."""
+    _play(["encode"], options)
+
+
+@click.command()
+@recipe_arguments
+@process_option
+@launch_options
+def train(**options: Any) -> None:
+    """Train on the preference sets."""
+    _play(["train"], options)
+
+
+@click.command("eval")
+@recipe_arguments
+@worker_options
+@click.option("--min-win-rate", multiple=True, metavar="NAME=RATE", help="Exit 4 when a scorer's win rate is lower.")
+@launch_options
+def evaluate(**options: Any) -> None:
+    """Compare the trained model with the base on held-out prompts."""
+    _play(["eval"], options)
+
+
+COMMANDS: tuple[click.Command, ...] = (run, generate, judge, encode, train, evaluate)
+
+
+def _first() -> bool:
+    """Whether this process speaks for all of a collective training."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _silent(report: StageReport) -> None:
+    """Tell nothing."""
+
+
+def _print_report(report: StageReport) -> None:
+    for line in report.lines:
+        click.echo(line)
+    counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in report.counts.items())
+    lost = ", ".join(f"{count:,} {reason}" for reason, count in report.rejected.items() if count)
+    parts = [counts, f"left out: {lost}" if lost else "", duration(report.seconds)]
+    rate = f" ({report.per_second:.3g}/s)" if report.per_second else ""
+    state = "" if report.complete else " (incomplete: repeat without --limit to go on)"
+    click.echo(f"{report.stage}: {'; '.join(part for part in parts if part)}{rate}{state}")
+    if report.path:
+        click.echo(f"  -> {report.path}")
+
+
+def _print_plan(chosen: Chosen, stages: Sequence[str], launch: Launch) -> None:
+    from aifeedback.commands.facts import derived
+
+    click.echo(f"would play {', '.join(stages)} in {chosen.run_dir}")
+    for name, value in derived(chosen.recipe, launch):
+        click.echo(f"{name:<14} {value}")
+
+
+def _gates(given: Sequence[str], chosen: Chosen) -> dict[str, float]:
+    """Read `NAME=RATE`; refuse before hours of work what cannot be met."""
+    gates = {}
+    for text in given:
+        name, _, rate = text.partition("=")
+        try:
+            gates[name] = float(rate)
+        except ValueError:
+            raise UsageError(f"--min-win-rate {text}: must read NAME=RATE, like shapes=0.55") from None
+        if name not in chosen.recipe.eval.use:
+            raise UsageError(f"--min-win-rate {text}: {name} is not in eval.use ({', '.join(chosen.recipe.eval.use)})")
+        if not 0 <= gates[name] <= 1:
+            raise UsageError(f"--min-win-rate {text}: must be in [0, 1], got {gates[name]:g}")
+    return gates
+
+
+def _check(gates: dict[str, float], folder: Path) -> None:
+    """Compare `eval.json` with what was asked for.
+
+    Raises:
+        GateMissed: a win rate is lower.
+    """
+    path = folder / "eval.json"
+    try:
+        rows = json.loads(path.read_text("utf-8"))["scorers"]
+        rates = {row["name"]: float(row["win_rate"]["value"]) for row in rows}
+        missed = [
+            f"{name}: win rate {rates[name]:.3f}, asked for at least {rate:g}"
+            for name, rate in gates.items()
+            if not rates[name] >= rate
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path}: no win rate to compare ({error!r})", hint="repeat: aifb eval") from error
+    if missed:
+        raise GateMissed("\n".join(missed), hint=f"see {folder / 'report.html'}")

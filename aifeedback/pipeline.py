@@ -1,0 +1,175 @@
+"""Plays stages in order; starts helper processes for sharded stages and for collective training.
+
+Helpers are this very program: `aifb VERB --run-dir ... --worker i/n`. When they are done, the stage is played once
+more in this process, which finds the work done (or finishes what a lost worker left) and gives the report.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aifeedback import recipe_io
+from aifeedback.errors import AIFeedbackError, StoreError
+from aifeedback.launch import Launch, StageReport
+from aifeedback.recipe import Recipe
+from aifeedback.seeds import digest
+
+if TYPE_CHECKING:
+    from aifeedback.store.run_dir import RunDir
+
+Stage = Callable[[Recipe, "RunDir", Launch], StageReport]
+STAGES = ("generate", "judge", "encode", "train", "eval")
+SHARDED = ("generate", "judge", "encode", "eval")
+RECIPE = "recipe.yaml"
+_PATIENCE = 30.0  # seconds for helpers to save their state after Ctrl-C
+_log = logging.getLogger("aifeedback")
+
+
+def run(
+    recipe: Recipe,
+    run_dir: Path,
+    launch: Launch,
+    stages: Sequence[str] = STAGES,
+    helpers: int = 1,
+    told: Callable[[StageReport], None] = lambda report: None,
+) -> list[StageReport]:
+    """Play stages in order.
+
+    Args:
+        recipe: what to do; kept as `recipe.yaml` in the run directory, earlier ones under `recipes/`.
+        run_dir: where; made where missing.
+        launch: how. `processes` above 1 trains collectively.
+        stages: names out of `STAGES`.
+        helpers: worker processes for sharded stages.
+        told: called with each report as soon as its stage is done.
+    """
+    from aifeedback.store.run_dir import RunDir
+
+    run = RunDir(run_dir)
+    keep_recipe(recipe, run.path)
+    reports = []
+    for name in stages:
+        if helpers > 1 and name in SHARDED:
+            _help(name, run.path, launch, helpers)
+        elif name == "train" and launch.processes > 1 and "LOCAL_RANK" not in os.environ:
+            _train_together(run.path, launch)
+        report = stage(name)(recipe, run, launch)
+        told(report)
+        reports.append(report)
+    return reports
+
+
+def stage(name: str) -> Stage:
+    """The function of a stage; only now are its imports paid for."""
+    module = importlib.import_module(f"aifeedback.stages.{name}")
+    found: Stage = getattr(module, "evaluate" if name == "eval" else name)
+    return found
+
+
+def keep_recipe(recipe: Recipe, run_dir: Path) -> None:
+    """Make `recipe.yaml` of a run directory say this recipe; every recipe ever played stays under `recipes/`."""
+    from aifeedback.store.run_dir import atomic_write
+
+    data = recipe_io.dump(recipe).encode()
+    for path in (run_dir / "recipes" / f"{digest(data.decode())}.yaml", run_dir / RECIPE):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            same = path.is_file() and path.read_bytes() == data
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}", hint="choose another --run-dir") from error
+        if not same:
+            atomic_write(path, data)
+
+
+def flags(launch: Launch) -> list[str]:
+    """Launch options as flags, for helpers; worker and processes are the caller's."""
+    found = ["--device", launch.device]
+    for name, value in (("--micro-batch", launch.micro_batch), ("--limit", launch.limit)):
+        found += [name, str(value)] if value is not None else []
+    return found + ["--offline"] * launch.offline + ["--allow-code"] * launch.allow_code
+
+
+def _help(name: str, run_dir: Path, launch: Launch, helpers: int) -> None:
+    """Let `helpers` workers play a sharded stage; a lost one's shards are finished by the others or by us."""
+    _log.info("%s: %d workers", name, helpers)
+    commands = [_command(name, run_dir, launch, i, ["--worker", f"{i}/{helpers}"]) for i in range(helpers)]
+    codes = _wait([_spawn(command, _threads(helpers)) for command in commands], together=False)
+    for number, code in enumerate(codes):
+        if code in (2, 3):  # it would be the same here, after minutes
+            raise AIFeedbackError(f"{name}: worker {number}/{helpers} ended with exit code {code}", hint="see above")
+        if code:
+            _log.warning(
+                "%s: worker %d/%d ended with exit code %d; its shards are done here", name, number, helpers, code
+            )
+
+
+def _train_together(run_dir: Path, launch: Launch) -> None:
+    """Train on `launch.processes` processes of this machine, joined through the environment as torchrun does."""
+    count = launch.processes
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    started = []
+    for rank in range(count):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        command = _command("train", run_dir, launch, rank, ["--processes", str(count)])
+        started.append(_spawn(command, {**_threads(count), **shared, **own}))
+    codes = _wait(started, together=True)
+    if any(codes):
+        raise AIFeedbackError(f"train: processes ended with exit codes {codes}", hint="see above; repeat to resume")
+
+
+def _command(name: str, run_dir: Path, launch: Launch, number: int, more: list[str]) -> list[str]:
+    quiet = ["-q"] if number or not _log.isEnabledFor(logging.INFO) else []
+    loud = ["-v"] if not number and _log.isEnabledFor(logging.DEBUG) else []
+    program = [sys.executable, "-m", "aifeedback", name, "--run-dir", str(run_dir)]
+    return [*program, *flags(launch), *more, *quiet, *loud]
+
+
+def _threads(count: int) -> dict[str, str]:
+    """Share the cores, unless the user has said otherwise."""
+    share = max(1, (os.cpu_count() or 1) // count)
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(share))}
+
+
+def _spawn(command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    here = str(Path(__file__).parents[1])
+    path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH"), here) if part)
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path, **environment})
+
+
+def _wait(started: list[subprocess.Popen[bytes]], together: bool) -> list[int]:
+    """Wait for all; `together`: the first failure ends the others, which would wait for it for ever."""
+    try:
+        while any(process.poll() is None for process in started):
+            if together and any(process.poll() for process in started):
+                _end(started, signal.SIGTERM)
+            time.sleep(0.05)
+    except BaseException:
+        _end(started, signal.SIGINT)
+        raise
+    return [process.returncode for process in started]
+
+
+def _end(started: list[subprocess.Popen[bytes]], how: signal.Signals) -> None:
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(how)
+    limit = time.monotonic() + _PATIENCE
+    for process in started:
+        try:
+            process.wait(max(0.0, limit - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
