@@ -77,7 +77,8 @@ class Pairing(Section):
     """How stored scores become preference sets.
 
     `labels: given` takes the labels of imported pairs and asks no scorer; `shuffled` draws the order of each
-    set at random (a control that must not gain).
+    set at random (a control that must not gain). `calibration` says what a set's scores in [0, 1] are: the share
+    of the prompt's other candidates that are beaten, or the mean of sigma(difference / the scorer's tau).
     """
 
     strategy: Literal["best_worst", "all", "ranking"] = "best_worst"
@@ -85,6 +86,7 @@ class Pairing(Section):
     min_margin: float = Field(0.0, ge=0)
     max_sets_per_prompt: int | None = Field(None, ge=1)
     labels: Literal["judged", "given", "shuffled"] = "judged"
+    calibration: Literal["win_fraction", "sigmoid"] = "win_fraction"
 
 
 class Judge(Section):

@@ -7,15 +7,12 @@ with `_`.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import sys
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from aifeedback import plugins
-from aifeedback.errors import WeightsError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -89,53 +86,18 @@ def shown_as(identity: dict[str, Any]) -> str:
 def identity_of(name: str, settings: dict[str, Any], allow_code: bool = False) -> dict[str, Any]:
     """Say what determines the numbers of a scorer: name, all settings, digest or id of the weights, tau.
 
-    Loads no weights.
+    Loads no weights, and holds no path: a folder of weights stands there as the digest of its content.
 
     Raises:
         RecipeError: no scorer of this name.
-        WeightsError: weights named as a folder or `builtin:` that are not there.
+        WeightsError: the weights are not there.
     """
     factory = plugins.load("scorers", name, allow_code=allow_code)
     resolved = {**plugins.settings_of("scorers", name), **settings}
     identity = getattr(sys.modules.get(factory.__module__), "identity", None)
     own: dict[str, Any] = identity(**resolved) if callable(identity) else {}
-    return {"name": name, "settings": resolved, **own}
-
-
-def find_weights(weights: str) -> Path | None:
-    """The folder that `weights` names (`builtin:...` or a path); None where it is a Hub id.
-
-    Raises:
-        WeightsError: it reads like a folder and there is none.
-    """
-    if weights.startswith("builtin:"):
-        from aifeedback.zoo import weights_folder
-
-        return weights_folder(weights.removeprefix("builtin:"))
-    path = Path(weights).expanduser()
-    if path.is_dir():
-        return path
-    if weights.startswith(("/", ".", "~")) or weights.count("/") != 1 or path.exists():
-        raise WeightsError(f"{weights}: no such folder of weights", hint="name a folder, a Hub id or builtin:<name>")
-    return None
-
-
-def weights_identity(weights: str, revision: str | None = None) -> str:
-    """A stable name of weights: the content digest of a folder, `id@revision` of a Hub id. Loads nothing."""
-    folder = find_weights(weights)
-    return f"{weights}@{revision or 'main'}" if folder is None else f"blake2b:{_folder_digest(folder)}"
-
-
-@cache
-def _folder_digest(folder: Path) -> str:
-    total = hashlib.blake2b(digest_size=12)
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
-        content = hashlib.blake2b()
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                content.update(block)
-        total.update(f"{path.relative_to(folder).as_posix()}\0{content.hexdigest()}\0".encode())
-    return total.hexdigest()
+    hidden = ("weights", "revision") if "weights" in own else ()
+    return {"name": name, "settings": {k: v for k, v in resolved.items() if k not in hidden}, **own}
 
 
 @cache

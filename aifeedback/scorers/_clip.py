@@ -11,8 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aifeedback.data.weights import BUILTIN, local_folder, weights_identity
 from aifeedback.errors import WeightsError
-from aifeedback.scorers import Unscored, find_weights, say_unpublished, weights_identity
+from aifeedback.scorers import Unscored, say_unpublished
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-DTYPES = ("float32", "float16", "bfloat16")
 _TEXT_BATCH = 64
 
 
@@ -147,46 +147,46 @@ class ClipScorer:
         return [self.factor * cosine for cosine in self.network.cosines(prepared, text)]
 
 
-def identity(published: Published, tau: float, weights: str, revision: str | None, dtype: str) -> dict[str, Any]:
-    """Identity of a CLIP-like scorer: which weights, and whether they are the published ones."""
-    return {
-        "weights": weights_identity(weights, revision),
-        "unpublished": None if weights == published.weights else weights,
-        "dtype": dtype,
-        "tau": tau,
-    }
+def identity(published: Published, tau: float, weights: str, revision: str | None) -> dict[str, Any]:
+    """Identity of a CLIP-like scorer: which weights, and what to show where they are not the published ones."""
+    try:
+        found = weights_identity(weights, revision)
+    except WeightsError as error:
+        raise _not_loaded(published, weights, error.message) from error
+    label = weights if weights.startswith(BUILTIN) or local_folder(weights) is None else found
+    return {"weights": found, "unpublished": None if weights == published.weights else label, "tau": tau}
 
 
 def load_backbone(
     published: Published, weights: str, revision: str | None, dtype: str, device: str, offline: bool
 ) -> Backbone:
-    """Load (once per process) the CLIPModel and tokenizer that `weights` names.
+    """Load (once per process, whoever shares it) the CLIPModel and tokenizer that `weights` names.
 
     Raises:
         WeightsError: they are not there or cannot be read. Nothing is put in their place.
     """
     if weights != published.weights:
         say_unpublished(published.scorer, weights)
-    return _load(published.tokenizer, published.gigabytes, weights, revision, dtype, device, offline)
+    folder = local_folder(weights)
+    source = weights if folder is None else str(folder)
+    own = weights == published.tokenizer or (folder is not None and _has_tokenizer(folder))
+    key = f"clip:{weights_identity(weights, revision, offline)}:{dtype}"
+    try:
+        return _load(key, source, source if own else published.tokenizer, revision, dtype, device, offline)
+    except Exception as error:  # transformers raises OSError, ValueError, safetensors and Hub errors alike
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+        raise _not_loaded(published, weights, f"{weights}: the weights cannot be loaded ({reason})") from error
 
 
 @cache
 def _load(
-    tokenizer: str, gigabytes: float, weights: str, revision: str | None, dtype: str, device: str, offline: bool
+    key: str, source: str, tokenizer: str, revision: str | None, dtype: str, device: str, offline: bool
 ) -> Backbone:
     import torch
     from transformers import CLIPModel, CLIPTokenizer
 
-    folder = find_weights(weights)
-    source = weights if folder is None else str(folder)
-    own_tokenizer = weights == tokenizer or (folder is not None and _has_tokenizer(folder))
-    online = {"local_files_only": offline or folder is not None}
-    try:
-        model = CLIPModel.from_pretrained(source, revision=revision, dtype=getattr(torch, dtype), **online)
-        words = CLIPTokenizer.from_pretrained(source if own_tokenizer else tokenizer, local_files_only=offline)
-    except Exception as error:  # transformers raises OSError, ValueError, safetensors and Hub errors alike
-        raise _not_loaded(weights, tokenizer, gigabytes, error) from error
-    key = f"clip:{weights_identity(weights, revision)}:{dtype}"
+    model = CLIPModel.from_pretrained(source, revision=revision, local_files_only=offline)
+    words = CLIPTokenizer.from_pretrained(tokenizer, local_files_only=offline)
     return Backbone(key, model.to(getattr(torch, dtype)), words, device)
 
 
@@ -194,12 +194,12 @@ def _has_tokenizer(folder: Path) -> bool:
     return (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
 
 
-def _not_loaded(weights: str, tokenizer: str, gigabytes: float, error: Exception) -> WeightsError:
-    first = str(error).strip().partition("\n")[0][:200]
-    names = dict.fromkeys((weights, tokenizer)) if "/" in weights else (tokenizer,)
+def _not_loaded(published: Published, weights: str, message: str) -> WeightsError:
+    names = dict.fromkeys((published.weights, published.tokenizer))
     commands = " && ".join(f"hf download {name}" for name in names)
+    key = f"judge.scorers.{published.scorer}.weights"
     return WeightsError(
-        f"{weights}: the weights cannot be loaded ({type(error).__name__}: {first})",
-        hint=f"with a network run `{commands}` (about {gigabytes:g} GB); or put the files into a folder and set "
-        "judge.scorers.<name>.weights to it; builtin:shapes-clip is the small embedded judge",
+        f"{published.scorer}: {message}",
+        hint=f"with a network run `{commands}` (about {published.gigabytes:g} GB), or put the files into a folder and "
+        f"set {key} to it; `{key}=builtin:shapes-clip` is the small judge of the embedded domain",
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from aifeedback.scorers import _clip
+from aifeedback.scorers import _clip, identity_of
 
 PUBLISHED = _clip.Published("clip", "openai/clip-vit-large-patch14", "openai/clip-vit-large-patch14", 1.7)
 TAU = 0.01  # CLIP's own temperature
@@ -23,12 +23,11 @@ def load(
     offline: bool = False,
 ) -> _clip.ClipScorer:
     """Load the scorer. `weights`: the published Hub id, a folder, or `builtin:shapes-clip`."""
-    settings: dict[str, Any] = {"weights": weights, "revision": revision, "dtype": dtype}
     network = _clip.load_backbone(PUBLISHED, weights, revision, dtype, device, offline)
-    own = {"name": "clip", "settings": settings, **identity(**settings)}
+    own = identity_of("clip", {"weights": weights, "revision": revision, "dtype": dtype})
     return _clip.ClipScorer("clip", own, scale="cosine", tau=TAU, factor=1.0, network=network)
 
 
 def identity(*, weights: str, revision: str | None, dtype: str) -> dict[str, Any]:
     """What determines the numbers, without loading anything."""
-    return _clip.identity(PUBLISHED, TAU, weights, revision, dtype)
+    return _clip.identity(PUBLISHED, TAU, weights, revision)

@@ -9,7 +9,7 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aifeedback.scorers import Unscored
+from aifeedback.scorers import Unscored, identity_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -45,7 +45,7 @@ class JpegSize:
 def load(*, device: str, quality: int = 95) -> JpegSize:
     """The scorer; `quality` is Pillow's, 1 to 95."""
     check(quality=quality)
-    return JpegSize({"name": "jpeg_size", "settings": {"quality": quality}, **identity(quality=quality)}, quality)
+    return JpegSize(identity_of("jpeg_size", {"quality": quality}), quality)
 
 
 def identity(*, quality: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from aifeedback.scorers import _clip
+from aifeedback.scorers import _clip, identity_of
 
 PUBLISHED = _clip.Published("pickscore", "yuvalkirstain/PickScore_v1", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", 3.9)
 TAU = 1.0
@@ -23,13 +23,12 @@ def load(
     offline: bool = False,
 ) -> _clip.ClipScorer:
     """Load the scorer. `weights`: the published Hub id, a folder, or `builtin:shapes-clip`."""
-    settings: dict[str, Any] = {"weights": weights, "revision": revision, "dtype": dtype}
     network = _clip.load_backbone(PUBLISHED, weights, revision, dtype, device, offline)
-    own = {"name": "pickscore", "settings": settings, **identity(**settings)}
+    own = identity_of("pickscore", {"weights": weights, "revision": revision, "dtype": dtype})
     scale = "exp(logit_scale) * cosine"
     return _clip.ClipScorer("pickscore", own, scale, tau=TAU, factor=network.logit_scale, network=network)
 
 
 def identity(*, weights: str, revision: str | None, dtype: str) -> dict[str, Any]:
     """What determines the numbers, without loading anything."""
-    return _clip.identity(PUBLISHED, TAU, weights, revision, dtype)
+    return _clip.identity(PUBLISHED, TAU, weights, revision)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aifeedback.scorers import Unscored
+from aifeedback.scorers import Unscored, identity_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,7 +25,7 @@ class Shapes:
 
     name: str = "shapes"
     weights: str | None = None
-    identity: dict[str, Any] = field(default_factory=lambda: {"name": "shapes", "settings": {}, **identity()})
+    identity: dict[str, Any] = field(default_factory=lambda: identity_of("shapes", {}))
     scale: str = "share of statements that hold, 0 to 1"
     tau: float = TAU
     prompt_limit: int | None = None

@@ -1,0 +1,312 @@
+"""Scores to preference sets. Pure: the same scores always give the same sets; scores themselves are never changed.
+
+Raw scores of different scorers are never averaged, their scales differ by orders of magnitude. What is compared is an
+*aggregate*, one value per candidate, and `margin` is in its unit:
+
+    single        the one scorer's own score
+    z_mean        mean over scorers of (score - prompt's mean) / the scorer's pooled deviation within prompts
+    win_fraction  mean over scorers of the share of the prompt's other candidates it beats, a tie counting half
+    unanimous     z_mean, and only pairs that every scorer orders alike, strictly
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Literal
+
+from aifeedback.records import PreferenceSet
+from aifeedback.seeds import derive_seed
+
+Strategy = Literal["best_worst", "all", "ranking"]
+Aggregate = Literal["single", "z_mean", "win_fraction", "unanimous"]
+Labels = Literal["judged", "given", "shuffled"]
+Calibration = Literal["win_fraction", "sigmoid"]
+
+UNITS = {"z_mean": "pooled deviations", "win_fraction": "win fraction", "unanimous": "pooled deviations"}
+GIVEN = "given label"  # stands where a scorer's name stands
+
+Values = Mapping[str, float | None]
+"""A candidate's score by scorer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A candidate as pairing sees it: no image, only the digest of its bytes."""
+
+    prompt_id: str
+    prompt: str
+    index: int
+    image_digest: str
+    scores: Values
+    reasons: Mapping[str, str] = field(default_factory=dict)  # why a scorer gave none
+    rejected: str | None = None
+    label: float | None = None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How sets are formed; `taus` by scorer are for calibration "sigmoid"."""
+
+    strategy: Strategy = "best_worst"
+    aggregate: Aggregate = "single"
+    min_margin: float = 0.0
+    max_sets_per_prompt: int | None = None
+    labels: Labels = "judged"
+    calibration: Calibration = "win_fraction"
+    taus: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PairingResult:
+    """Sets in the order of the entries, what was dropped by reason, how many candidates could enter a set."""
+
+    sets: list[PreferenceSet]
+    dropped: dict[str, int]
+    eligible: int
+
+
+def pair(entries: Iterable[Entry], rules: Rules) -> PairingResult:
+    """Form preference sets from candidates with scores (or, with labels "given", with labels).
+
+    Every entry carries the same scorers. Reasons for dropping: candidates (rejected, unscored, identical image),
+    prompts (fewer than two candidates), sets (tie, margin, not unanimous, over max_sets_per_prompt).
+
+    Raises:
+        ValueError: aggregate "single" and not exactly one scorer.
+    """
+    dropped: Counter[str] = Counter()
+    prompts = [_eligible(group, rules.labels, dropped) for group in _by_prompt(entries)]
+    _check_single(prompts, rules)
+    spread = _pooled_deviation(prompts)
+    sets: list[PreferenceSet] = []
+    for group in prompts:
+        if len(group) < 2:
+            dropped["prompt with fewer than two candidates"] += 1
+            continue
+        found = _form(group, rules, spread, dropped)
+        sets += [_shuffled(s, rules.seed) for s in found] if rules.labels == "shuffled" else found
+    return PairingResult(sets, dict(sorted(dropped.items())), sum(map(len, prompts)))
+
+
+def win_fractions(columns: Sequence[Sequence[float]]) -> list[float]:
+    """RankDPO's phi of K candidates: share of (scorer, other candidate) that each beats, ties half.
+
+    Args:
+        columns: per scorer, the K scores.
+    """
+    count = len(columns[0])
+    wins = [[_against(c[i], c[j]) for c in columns for j in range(count) if j != i] for i in range(count)]
+    return [math.fsum(w) / len(w) for w in wins]
+
+
+def soft_wins(columns: Sequence[Sequence[float]], taus: Sequence[float]) -> list[float]:
+    """Mean over scorers and other candidates j of sigma((s_i - s_j) / tau), for each of K candidates i."""
+    count = len(columns[0])
+    pairs = list(zip(columns, taus, strict=True))
+    wins = [[_sigmoid((c[i] - c[j]) / t) for c, t in pairs for j in range(count) if j != i] for i in range(count)]
+    return [math.fsum(w) / len(w) for w in wins]
+
+
+def kendall_tau(prompts: Iterable[Sequence[tuple[float, float]]]) -> float | None:
+    """Agreement of two scorers: tau-b over all pairs of candidates of the same prompt; None where undefined.
+
+    Args:
+        prompts: per prompt, (score of one, score of the other) of its candidates.
+    """
+    agree = ties_a = ties_b = total = 0
+    for candidates in prompts:
+        for (a, b), (c, d) in combinations(candidates, 2):
+            agree += _sign(a - c) * _sign(b - d)
+            ties_a, ties_b, total = ties_a + (a == c), ties_b + (b == d), total + 1
+    scale = math.sqrt((total - ties_a) * (total - ties_b))
+    return agree / scale if scale else None
+
+
+def agreement(entries: Iterable[Entry]) -> dict[tuple[str, str], float | None]:
+    """Kendall's tau-b of every two scorers, over candidates that both scored."""
+    prompts = list(_by_prompt(entries))
+    names = list(prompts[0][0].scores) if prompts else []
+
+    def both(group: list[Entry], a: str, b: str) -> list[tuple[float, float]]:
+        found = [(e.scores[a], e.scores[b]) for e in group]
+        return [(x, y) for x, y in found if x is not None and y is not None]
+
+    return {(a, b): kendall_tau(both(group, a, b) for group in prompts) for a, b in combinations(names, 2)}
+
+
+def quantiles(values: Sequence[float], at: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0)) -> list[float]:
+    """Linear quantiles; empty for no values."""
+    ordered = sorted(values)
+    if not ordered:
+        return []
+    places = [q * (len(ordered) - 1) for q in at]
+    return [ordered[int(p)] + (p - int(p)) * (ordered[math.ceil(p)] - ordered[int(p)]) for p in places]
+
+
+# --- who may enter
+
+
+def _by_prompt(entries: Iterable[Entry]) -> Iterable[list[Entry]]:
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.prompt_id, []).append(entry)
+    return groups.values()
+
+
+def _eligible(group: list[Entry], labels: Labels, dropped: Counter[str]) -> list[Entry]:
+    kept: dict[str, Entry] = {}
+    for entry in group:
+        if problem := _problem(entry, labels):
+            dropped[problem] += 1
+        elif entry.image_digest in kept:
+            dropped["identical image"] += 1
+        else:
+            kept[entry.image_digest] = entry
+    if labels == "given":
+        return [_labelled(entry) for entry in kept.values()]
+    return list(kept.values())
+
+
+def _problem(entry: Entry, labels: Labels) -> str | None:
+    if entry.rejected:
+        return f"rejected: {entry.rejected}"
+    if labels == "given":
+        return "no given label" if entry.label is None else None
+    missing = next((name for name, value in entry.scores.items() if value is None), None)
+    return None if missing is None else f"unscored by {missing}: {entry.reasons.get(missing, 'no reason given')}"
+
+
+def _labelled(entry: Entry) -> Entry:
+    """The given label takes the place of all scores."""
+    return Entry(entry.prompt_id, entry.prompt, entry.index, entry.image_digest, {GIVEN: entry.label})
+
+
+def _check_single(prompts: list[list[Entry]], rules: Rules) -> None:
+    first = next((entry for group in prompts for entry in group), None)
+    if first is not None and rules.labels != "given" and rules.aggregate == "single" and len(first.scores) != 1:
+        raise ValueError(f'aggregate "single" takes one scorer, got {len(first.scores)}: {", ".join(first.scores)}')
+
+
+# --- what is compared
+
+
+def _columns(group: list[Entry]) -> dict[str, list[float]]:
+    """Scores of a prompt's candidates, by scorer."""
+    found: dict[str, list[float]] = {name: [] for name in group[0].scores}
+    for entry in group:
+        for name, value in entry.scores.items():
+            assert value is not None
+            found[name].append(value)
+    return found
+
+
+def _pooled_deviation(prompts: list[list[Entry]]) -> dict[str, float]:
+    """Per scorer: root of the squares about the prompts' means over (candidates - prompts)."""
+    squares: dict[str, list[float]] = {}
+    freedom = 0
+    for group in prompts:
+        if len(group) >= 2:
+            freedom += len(group) - 1
+            for name, values in _columns(group).items():
+                squares.setdefault(name, []).extend(d * d for d in _centred(values))
+    return {name: math.sqrt(math.fsum(found) / freedom) for name, found in squares.items()}
+
+
+def _centred(values: Sequence[float]) -> list[float]:
+    if len(set(values)) == 1:
+        return [0.0] * len(values)  # exactly, whatever the rounding of the mean
+    mean = math.fsum(values) / len(values)
+    return [v - mean for v in values]
+
+
+def _aggregated(columns: dict[str, list[float]], rules: Rules, spread: dict[str, float]) -> list[float]:
+    if len(columns) == 1 and (rules.aggregate == "single" or rules.labels == "given"):
+        return next(iter(columns.values()))
+    if rules.aggregate == "win_fraction":
+        return win_fractions(list(columns.values()))
+    scaled = [[v / (spread[name] or 1.0) for v in _centred(values)] for name, values in columns.items()]
+    return [math.fsum(of_one) / len(scaled) for of_one in zip(*scaled, strict=True)]
+
+
+# --- sets
+
+
+def _form(group: list[Entry], rules: Rules, spread: dict[str, float], dropped: Counter[str]) -> list[PreferenceSet]:
+    """The sets of one prompt."""
+    columns = _columns(group)
+    values = _aggregated(columns, rules, spread)
+    kept = []
+    for places in _proposed(values, columns, rules, dropped):
+        margin = values[places[0]] - values[places[-1]]
+        if margin <= 0:
+            dropped["tie"] += 1
+        elif margin < rules.min_margin:
+            dropped[f"margin below {rules.min_margin:g}"] += 1
+        else:
+            kept.append((margin, places))
+    kept.sort(key=lambda k: (-k[0], k[1]))
+    if rules.max_sets_per_prompt is not None and len(kept) > rules.max_sets_per_prompt:
+        dropped["over max_sets_per_prompt"] += len(kept) - rules.max_sets_per_prompt
+        kept = kept[: rules.max_sets_per_prompt]
+    calibrated = _calibrated(columns, rules)
+    return [_set(group, places, calibrated, margin) for margin, places in kept]
+
+
+def _set(group: list[Entry], places: tuple[int, ...], calibrated: list[float], margin: float) -> PreferenceSet:
+    first = group[0]
+    indices, scores = tuple(group[i].index for i in places), tuple(calibrated[i] for i in places)
+    return PreferenceSet(first.prompt_id, first.prompt, indices, scores, margin)
+
+
+def _proposed(
+    values: list[float], columns: dict[str, list[float]], rules: Rules, dropped: Counter[str]
+) -> list[tuple[int, ...]]:
+    """Sets of places, best first, before ties and margins are looked at."""
+    order = sorted(range(len(values)), key=lambda i: (-values[i], i))
+    pairs = list(combinations(order, 2))
+    if rules.aggregate == "unanimous":
+        agreed = [p for p in pairs if all(c[p[0]] > c[p[1]] for c in columns.values())]
+        if rules.strategy == "all":
+            dropped["not unanimous"] += len(pairs) - len(agreed)
+            return list(agreed)
+        whole = len(agreed) == len(pairs)
+        if not agreed or (rules.strategy == "ranking" and not whole):
+            dropped["not unanimous"] += 1
+            return []
+        pairs = agreed
+    if rules.strategy == "all":
+        return list(pairs)
+    if rules.strategy == "ranking":
+        return [tuple(order)]
+    return [max(pairs, key=lambda p: values[p[0]] - values[p[1]])]  # the first of equals
+
+
+def _calibrated(columns: dict[str, list[float]], rules: Rules) -> list[float]:
+    if rules.calibration == "sigmoid" and rules.labels != "given":
+        return soft_wins(list(columns.values()), [rules.taus[name] for name in columns])
+    return win_fractions(list(columns.values()))
+
+
+def _shuffled(made: PreferenceSet, seed: int) -> PreferenceSet:
+    """The same candidates in an order drawn at random; scores stay with the places, so that the best place wins."""
+    indices = list(made.indices)
+    random.Random(derive_seed(seed, "shuffle", made.prompt_id, *sorted(indices))).shuffle(indices)
+    return PreferenceSet(made.prompt_id, made.prompt, tuple(indices), made.scores, made.margin)
+
+
+def _against(mine: float, other: float) -> float:
+    return 1.0 if mine > other else 0.5 if mine == other else 0.0
+
+
+def _sign(x: float) -> int:
+    return (x > 0) - (x < 0)
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

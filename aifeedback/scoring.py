@@ -1,0 +1,111 @@
+"""Candidates and scorers to scores: every image decoded once, every prompt embedded once, shared networks run once."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from aifeedback.records import Candidate, Score
+from aifeedback.scorers import Scorer, Unscored
+
+MICRO_BATCH = 32
+_AHEAD = 2  # batches being decoded while one is scored
+
+Prepared = dict[str, Any]
+"""What the scorers of each group take, by group key."""
+
+
+def score_candidates(
+    candidates: Sequence[Candidate],
+    scorers: Sequence[Scorer],
+    micro_batch: int = MICRO_BATCH,
+    done: Callable[[int], None] = lambda count: None,
+) -> dict[str, list[Score]]:
+    """Score candidates, in their order, by every scorer.
+
+    A rejected candidate, an image that cannot be read and a value that is not finite become scores of None with
+    the reason.
+
+    Args:
+        candidates: of any number of prompts.
+        scorers: their names differ.
+        micro_batch: images in one pass.
+        done: told the number of images after every pass.
+    """
+    groups = _groups(scorers)
+    text = {key: _embedded(members[0], candidates) for key, members in groups.items()}
+    scores: dict[str, list[Score]] = {scorer.name: [] for scorer in scorers}
+    for batch, prepared in _decoded(candidates, groups, micro_batch):
+        for key, members in groups.items():
+            for scorer, values in zip(members, _pass(key, members, batch, prepared, text[key]), strict=True):
+                scores[scorer.name] += [_score(c, v) for c, v in zip(batch, values, strict=True)]
+        done(len(batch))
+    return scores
+
+
+def _groups(scorers: Sequence[Scorer]) -> dict[str, list[Scorer]]:
+    """Scorers by the network they share; one without shares with nobody."""
+    groups: dict[str, list[Scorer]] = {}
+    for scorer in scorers:
+        groups.setdefault(scorer.backbone or f"alone:{scorer.name}", []).append(scorer)
+    return groups
+
+
+def _embedded(scorer: Scorer, candidates: Sequence[Candidate]) -> dict[str, Any]:
+    prompts = list(dict.fromkeys(c.prompt for c in candidates if not c.rejected))
+    return dict(zip(prompts, scorer.embed(prompts), strict=True)) if prompts else {}
+
+
+def _decoded(
+    candidates: Sequence[Candidate], groups: dict[str, list[Scorer]], size: int
+) -> Iterator[tuple[Sequence[Candidate], list[Prepared | Unscored]]]:
+    """Batches with what threads made of their images, some batches ahead."""
+    batches = [candidates[i : i + size] for i in range(0, len(candidates), size)]
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        waiting: list[list[Future[Prepared | Unscored]]] = []
+        for number, batch in enumerate(batches):
+            for ahead in batches[number + len(waiting) : number + 1 + _AHEAD]:
+                waiting.append([pool.submit(_prepared, c, groups) for c in ahead])
+            yield batch, [future.result() for future in waiting.pop(0)]
+
+
+def _prepared(candidate: Candidate, groups: dict[str, list[Scorer]]) -> Prepared | Unscored:
+    from PIL import Image
+
+    if candidate.rejected:
+        return Unscored(f"rejected: {candidate.rejected}")
+    try:
+        image = Image.open(io.BytesIO(candidate.image))
+        image.load()
+    except Exception as error:  # Pillow raises a dozen kinds on damaged files
+        return Unscored(f"image cannot be read: {type(error).__name__}")
+    return {key: members[0].prepare(image) for key, members in groups.items()}
+
+
+def _pass(
+    key: str,
+    members: list[Scorer],
+    batch: Sequence[Candidate],
+    prepared: list[Prepared | Unscored],
+    text: dict[str, Any],
+) -> list[list[float | Unscored]]:
+    """Values of every scorer of a group for a batch; all are handed the same list, so that a network runs once."""
+    good = [(c, p[key]) for c, p in zip(batch, prepared, strict=True) if not isinstance(p, Unscored)]
+    images, texts = [p for _, p in good], [text[c.prompt] for c, _ in good]
+    values = []
+    for scorer in members:
+        found = iter(scorer.score(images, texts) if images else [])
+        values.append([p if isinstance(p, Unscored) else next(found) for p in prepared])
+    return values
+
+
+def _score(candidate: Candidate, value: float | Unscored) -> Score:
+    if isinstance(value, Unscored):
+        return Score(candidate.prompt_id, candidate.index, None, value.reason)
+    if not math.isfinite(value):
+        return Score(candidate.prompt_id, candidate.index, None, "score is not finite")
+    return Score(candidate.prompt_id, candidate.index, float(value))
