@@ -14,7 +14,6 @@ Scores = Mapping[Key, float | None]
 def figures(
     name: str,
     shown: str,
-    scale: str,
     in_loop: bool,
     base: Scores,
     aligned: Scores,
@@ -27,7 +26,6 @@ def figures(
     Args:
         name: as in the recipe.
         shown: with the weights, where they are not the published ones.
-        scale: the unit of its numbers, for people.
         in_loop: it judged the training pairs, or shares its weights with a scorer that did.
         base: score per image; None: unscored.
         aligned: the same keys.
@@ -44,7 +42,6 @@ def figures(
     return {
         "name": name,
         "shown": shown,
-        "scale": scale,
         "in_loop": in_loop,
         "images": found.images,
         "prompts": found.prompts,
@@ -93,7 +90,14 @@ def verdict(scorers: Sequence[Mapping[str, Any]], wanted: str | None, judged: bo
     """
     held_out = [s for s in scorers if not s["in_loop"] and wanted in (None, s["name"])]
     if not held_out:
-        reason = f"{wanted} gave no score" if wanted else "every scorer here also judged the training pairs"
+        known = {s["name"] for s in scorers}
+        reason = (
+            "every scorer here also judged the training pairs"
+            if wanted is None
+            else f"{wanted} also judged the training pairs"
+            if wanted in known
+            else f"{wanted} gave no score"
+        )
         text = f"{reason}: whether the model is better needs a scorer that did not judge (eval.use)."
         return {"scorer": None, "word": "No verdict", "tone": "none", "text": text[0].upper() + text[1:]}
     speaker = held_out[0]

@@ -14,9 +14,7 @@ def scored(values: list[float | None]) -> dict[tuple[str, int], float | None]:
 
 def made(name: str, gain: float, in_loop: bool = False, perfect: float | None = None) -> dict[str, Any]:
     base = [0.5, 0.75] * 10
-    found = figures(
-        name, name, "share", in_loop, scored(list(base)), scored([v + gain for v in base]), 200, 0, perfect=perfect
-    )
+    found = figures(name, name, in_loop, scored(list(base)), scored([v + gain for v in base]), 200, 0, perfect=perfect)
     assert found is not None
     return found
 
@@ -31,10 +29,10 @@ def test_exact_accuracy_by_hand() -> None:
 
 
 def test_unscored_pairs_are_left_out_and_counted() -> None:
-    found = figures("a", "a", "", False, scored([1.0, None, 2.0]), scored([2.0, 3.0, None]), 100, 0)
+    found = figures("a", "a", False, scored([1.0, None, 2.0]), scored([2.0, 3.0, None]), 100, 0)
     assert found is not None
     assert (found["images"], found["unscored"], found["wins"]) == (1, 2, 1)
-    assert figures("a", "a", "", False, scored([None]), scored([1.0]), 100, 0) is None
+    assert figures("a", "a", False, scored([None]), scored([1.0]), 100, 0) is None
 
 
 def test_verdict_never_speaks_of_a_judge() -> None:
@@ -49,7 +47,10 @@ def test_verdict_by_name_and_sign() -> None:
     assert verdict(both, "b")["tone"] == "worse"
     assert verdict([made("a", 0.0)], None)["tone"] == "ns"
     assert "n.s." in verdict([made("a", 0.0)], None)["text"]
-    assert verdict(both, "c")["word"] == "No verdict"
+    assert verdict(both, "c") == verdict(both, "c") | {"word": "No verdict", "scorer": None}
+    assert "c gave no score" in verdict(both, "c")["text"].lower()
+    asked = verdict([made("a", 0.25, in_loop=True), made("b", 0.25)], "a")
+    assert asked["scorer"] is None and "judged" in asked["text"], "asked for a judge: no verdict, and no other instead"
 
 
 def test_lines_and_json() -> None:
