@@ -14,7 +14,6 @@ from aifeedback.report import charts
 
 _FOLDER = Path(__file__).parent
 _LARGE = 320  # pixels; larger pictures are embedded as thumbnails
-_PREFIXES = ("validation/", "validation_", "val/", "val_")
 # What a reader looks for first; a metric not named here comes after these, in the order of the log.
 _ORDER = (
     "loss",
@@ -22,8 +21,8 @@ _ORDER = (
     "margin",
     "reward_w",
     "reward_l",
-    "policy_error_w",
-    "policy_error_l",
+    "error_w",
+    "error_l",
     "reference_error_w",
     "reference_error_l",
     "grad_norm",
@@ -32,6 +31,7 @@ _ORDER = (
 _REFERENCES = {"implicit_accuracy": 0.5, "margin": 0.0, "reward_w": 0.0, "reward_l": 0.0}
 _HIDDEN = {"step", "epoch", "seconds", "pairs_per_second", "skipped", "items"}
 _MOST = 12
+_SPLITS = {"train": "training", "validation": "validation"}
 
 
 @dataclass(frozen=True)
@@ -112,15 +112,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def curves(metrics: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Group metrics into charts: a metric and its validation twin share one. -> [{title, names, svg}]."""
+    """Group rows `{split, step, loss, ...}` into charts, both splits of a metric in one: [{title, names, svg}]."""
     found: dict[str, dict[str, list[charts.Point]]] = {}
     for row in metrics:
-        for key, value in row.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                continue
-            name = _without_prefix(key)
-            if name not in _HIDDEN:
-                label = "training" if name == key else "validation"
+        label = _SPLITS.get(str(row.get("split", "train")), "training")
+        for name, value in row.items():
+            if name not in _HIDDEN and isinstance(value, (int, float)) and not isinstance(value, bool):
                 found.setdefault(name, {}).setdefault(label, []).append((float(row["step"]), float(value)))
     order = [n for n in _ORDER if n in found] + [n for n in found if n not in _ORDER]
     drawn = [
@@ -132,7 +129,3 @@ def curves(metrics: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         for n in order
     ]
     return [chart for chart in drawn if chart["svg"]][:_MOST]
-
-
-def _without_prefix(key: str) -> str:
-    return next((key[len(p) :] for p in _PREFIXES if key.startswith(p)), key)

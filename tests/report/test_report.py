@@ -59,8 +59,14 @@ def evaluation() -> dict[str, Any]:
 
 
 def metrics() -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = [{"step": s, "loss": 0.7 - 0.001 * s, "implicit_accuracy": 0.5} for s in range(50)]
-    return [*rows, {"step": 25, "validation/loss": 0.69}, {"step": 49, "validation/loss": 0.68, "note": "text"}]
+    rows: list[dict[str, Any]] = [
+        {"split": "train", "step": s, "loss": 0.7 - 0.001 * s, "implicit_accuracy": 0.5} for s in range(50)
+    ]
+    return [
+        *rows,
+        {"split": "validation", "step": 25, "loss": 0.69},
+        {"split": "validation", "step": 49, "loss": 0.68, "note": "text", "margin": None},
+    ]
 
 
 def test_renders_the_whole_page() -> None:
