@@ -1,0 +1,270 @@
+"""Candidates to scores (one folder per scorer), scores to preference sets."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aifeedback import plugins, scorers, scoring
+from aifeedback.errors import UsageError
+from aifeedback.launch import Launch, StageReport
+from aifeedback.pairing import GIVEN, UNITS, Entry, PairingResult, Rules, agreement, pair, quantiles
+from aifeedback.progress import Progress
+from aifeedback.recipe import Recipe
+from aifeedback.records import Candidate, PreferenceSet, Score
+from aifeedback.stages import plan
+from aifeedback.store.candidates import (
+    iter_shards,
+    scores_to_table,
+    sets_to_table,
+    table_to_candidates,
+    table_to_scores,
+)
+from aifeedback.store.run_dir import RunDir, StageDir
+from aifeedback.store.shards import Claims, read_table, run_shards, shard_name, shard_numbers, write_table
+
+log = logging.getLogger(__name__)
+
+
+def judge(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
+    """Score the candidates that lie there and are not scored yet, then form the preference sets.
+
+    With given labels no scorer is asked. An incomplete set of candidates is judged as far as it goes.
+
+    Raises:
+        UsageError: no candidates yet, no scorer named, or aggregate "single" with several.
+        WeightsError: a scorer's weights are not there.
+    """
+    began = time.monotonic()
+    _check(recipe)
+    candidates = plan.find_candidates(recipe, run, launch.offline)
+    there = shard_numbers(candidates.path)
+    if not there:
+        raise UsageError(f"{candidates.path}: no candidates yet", hint="run first: aifb generate")
+    panel = _Panel(recipe, launch, {name: plan.scorer_identity(recipe, name) for name in _names(recipe)})
+    identities = panel.identities.items()
+    stages = {n: run.stage("scores", plan.score_facts(recipe, n, identity, candidates)) for n, identity in identities}
+    _score(candidates, stages, _limited(recipe, there, launch.limit), panel)
+    for stage in stages.values():
+        if candidates.is_complete() and shard_numbers(stage.path) == there:
+            stage.mark_complete({"counts": {"shards": len(there)}})
+    # Sets are formed from every shard that all scorers have seen: what the facts of pairs/ name.
+    numbers = [n for n in there if all((s.path / shard_name(n)).exists() for s in stages.values())]
+    pairs = run.stage("pairs", plan.pair_facts(recipe, candidates, stages))
+    entries = {n: list(_entries(candidates, stages, n)) for n in numbers}
+    result = pair([e for n in numbers for e in entries[n]], _rules(recipe, panel))
+    _write_pairs(pairs, entries, result, launch)
+    whole = candidates.is_complete() and numbers == there
+    return _report(recipe, panel, pairs, [e for n in numbers for e in entries[n]], result, whole, began)
+
+
+def _names(recipe: Recipe) -> list[str]:
+    return [] if recipe.judge.pairing.labels == "given" else list(dict.fromkeys(recipe.judge.use))
+
+
+def _check(recipe: Recipe) -> None:
+    used, pairing = recipe.judge.use, recipe.judge.pairing
+    if pairing.labels == "given":
+        return
+    if not used:
+        raise UsageError("judge.use: no scorer named, expected at least one", hint="judge.use=[pickscore]")
+    if pairing.aggregate == "single" and len(set(used)) != 1:
+        raise UsageError(
+            f'judge.pairing.aggregate: "single" takes one scorer, got {len(set(used))}: {", ".join(used)}',
+            hint="judge.pairing.aggregate=z_mean (or win_fraction, unanimous)",
+        )
+
+
+def _limited(recipe: Recipe, numbers: list[int], limit: int | None) -> list[int]:
+    """The shards that the first `limit` prompts fill."""
+    return numbers if limit is None else [n for n in numbers if n * plan.shard_size(recipe) < limit]
+
+
+def _valid(path: Path) -> None:
+    read_table(path)
+
+
+# --- scores
+
+
+@dataclass
+class _Panel:
+    """The scorers: known by identity at once, loaded when the first shard needs them."""
+
+    recipe: Recipe
+    launch: Launch
+    identities: dict[str, dict[str, Any]]
+    scored: int = 0
+    _loaded: dict[str, scorers.Scorer] = field(default_factory=dict)
+    _cut: dict[str, dict[str, int]] = field(default_factory=dict)  # scorer -> prompt -> tokens that it does not read
+
+    def score(self, names: Sequence[str], images: list[Candidate], told: Progress) -> dict[str, list[Score]]:
+        """Scores of a shard by the scorers named."""
+        panel = [self._load(name) for name in names]
+        for scorer in panel:
+            self._note_truncated(scorer, images)
+        size = self.launch.micro_batch or scoring.MICRO_BATCH
+        self.scored += len(images)
+        return scoring.score_candidates(images, panel, size, told.advance)
+
+    def truncated(self) -> dict[str, int]:
+        """Prompts scored just now that a scorer did not read to their end."""
+        return {f"prompts cut short by {n}": len(cut) for n, cut in self._cut.items() if cut}
+
+    def _load(self, name: str) -> scorers.Scorer:
+        if name not in self._loaded:
+            load = plugins.load("scorers", name, self.launch.allow_code)
+            settings = dict(self.recipe.judge.scorers.get(name, {}))
+            if self.launch.offline and "weights" in plugins.settings_of("scorers", name):
+                settings["offline"] = True
+            self._loaded[name] = load(device=_device(self.launch.device), **settings)
+        return self._loaded[name]
+
+    def _note_truncated(self, scorer: scorers.Scorer, images: list[Candidate]) -> None:
+        count = getattr(scorer, "truncated", None)
+        prompts = list(dict.fromkeys(c.prompt for c in images))
+        if count is not None and prompts:
+            cut = zip(prompts, count(prompts), strict=True)
+            self._cut.setdefault(scorer.name, {}).update({prompt: n for prompt, n in cut if n})
+
+
+def _device(wanted: str) -> str:
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _score(candidates: StageDir, stages: dict[str, StageDir], numbers: list[int], panel: _Panel) -> None:
+    """Bring all shards of all scorers about; each image is decoded once for all scorers that lack its shard."""
+    with Progress(_missing_images(candidates, stages, numbers), "images", "judge") as told:
+        for name, stage in stages.items():
+
+            def work(number: int, path: Path, name: str = name) -> None:
+                _score_shard(candidates, stages, name, number, panel, told)
+
+            run_shards(stage, numbers, panel.launch, ".parquet", _valid, work)
+
+
+def _score_shard(
+    candidates: StageDir, stages: dict[str, StageDir], name: str, number: int, panel: _Panel, told: Progress
+) -> None:
+    """Score a shard by the scorer `name`, whose claim is held, and by all others that lack it and are free."""
+    file = shard_name(number)
+    images = table_to_candidates(read_table(candidates.path / file))
+    names = [name] + [n for n in stages if n != name and not (stages[n].path / file).exists()]
+    scores = panel.score(names, images, told)
+    for other in names[1:]:
+        with Claims(stages[other].path).claim(file) as mine:
+            if mine and not (stages[other].path / file).exists():
+                write_table(stages[other].path / file, scores_to_table(scores[other]))
+    write_table(stages[name].path / file, scores_to_table(scores[name]))
+
+
+def _missing_images(candidates: StageDir, stages: dict[str, StageDir], numbers: list[int]) -> int:
+    """How many images are still to be scored, from the parquet footers alone."""
+    import pyarrow.parquet as pq
+
+    lacking = [n for n in numbers if any(not (s.path / shard_name(n)).exists() for s in stages.values())]
+    return sum(pq.read_metadata(candidates.path / shard_name(n)).num_rows for n in lacking)
+
+
+# --- pairs
+
+
+def _entries(candidates: StageDir, stages: dict[str, StageDir], number: int) -> Iterator[Entry]:
+    """Candidates of a shard with their scores, without their images."""
+    for _, table in iter_shards(candidates, [number]):
+        columns = {n: table_to_scores(read_table(s.path / shard_name(number))) for n, s in stages.items()}
+        for place, c in enumerate(table_to_candidates(table)):
+            found = {name: scores[place] for name, scores in columns.items()}
+            yield Entry(
+                prompt_id=c.prompt_id,
+                prompt=c.prompt,
+                index=c.index,
+                image_digest=hashlib.blake2b(c.image, digest_size=16).hexdigest(),
+                scores={name: score.score for name, score in found.items()},
+                reasons={name: score.reason for name, score in found.items() if score.reason},
+                rejected=c.rejected,
+                label=c.label,
+            )
+
+
+def _rules(recipe: Recipe, panel: _Panel) -> Rules:
+    taus = {name: float(identity.get("tau", 1.0)) for name, identity in panel.identities.items()}
+    return Rules(**recipe.judge.pairing.model_dump(), taus=taus, seed=recipe.seed)
+
+
+def _write_pairs(stage: StageDir, entries: dict[int, list[Entry]], result: PairingResult, launch: Launch) -> None:
+    """Write the sets, sharded as their candidates are."""
+    sets: dict[str, list[PreferenceSet]] = {}
+    for made in result.sets:
+        sets.setdefault(made.prompt_id, []).append(made)
+
+    def work(number: int, path: Path) -> None:
+        prompts = dict.fromkeys(entry.prompt_id for entry in entries[number])
+        write_table(path, sets_to_table([made for prompt in prompts for made in sets.get(prompt, [])]))
+
+    run_shards(stage, list(entries), launch, ".parquet", _valid, work)
+    stage.mark_complete({"counts": {"pairs": len(result.sets)}, "rejected": result.dropped})
+
+
+# --- what is printed
+
+
+def _report(
+    recipe: Recipe,
+    panel: _Panel,
+    pairs: StageDir,
+    entries: list[Entry],
+    result: PairingResult,
+    whole: bool,
+    began: float,
+) -> StageReport:
+    scored = sum(all(value is not None for value in e.scores.values()) for e in entries)
+    counts = {"candidates": len(entries), "scored": scored, "newly_scored": panel.scored, "pairs": len(result.sets)}
+    if not result.sets:
+        log.warning(
+            "no pairs: %s", ", ".join(f"{n} {reason}" for reason, n in result.dropped.items()) or "no candidates"
+        )
+    seconds = time.monotonic() - began
+    return StageReport(
+        stage="judge",
+        counts=counts,
+        rejected={**result.dropped, **panel.truncated()},
+        seconds=seconds,
+        per_second=panel.scored / seconds if seconds else 0.0,
+        complete=whole,
+        path=str(pairs.path),
+        lines=tuple(_table(entries, result, recipe, panel, counts)),
+    )
+
+
+def _table(
+    entries: list[Entry], result: PairingResult, recipe: Recipe, panel: _Panel, counts: dict[str, int]
+) -> Iterator[str]:
+    """Rows of `name  value`: what went in, what came out, margins in their unit, agreement of the scorers."""
+    pairing = recipe.judge.pairing
+    shown = [scorers.shown_as(identity) for identity in panel.identities.values()] or [GIVEN]
+    ties = result.dropped.get("tie", 0)
+    rows = [
+        ("judged by", ", ".join(shown)),
+        ("candidates", f"{counts['candidates']:,}, scored {counts['scored']:,}"),
+        (f"pairs ({pairing.strategy}, {pairing.aggregate})", f"{len(result.sets):,}"),
+        ("ties", f"{ties:,}"),
+        *((f"dropped: {reason}", f"{n:,}") for reason, n in result.dropped.items() if reason != "tie"),
+    ]
+    if margins := quantiles([made.margin for made in result.sets]):
+        unit = UNITS.get(pairing.aggregate, f"unit of {shown[0]}")
+        spread = "min {:.3g}, 25 % {:.3g}, median {:.3g}, 75 % {:.3g}, max {:.3g}"
+        rows.append((f"margin ({unit})", spread.format(*margins)))
+    for (a, b), tau in agreement(entries).items():
+        rows.append((f"Kendall tau {a}, {b}", "undefined" if tau is None else f"{tau:+.3f}"))
+    width = max(len(label) for label, _ in rows)
+    return (f"{label:<{width}}  {value}" for label, value in rows)

@@ -1,0 +1,201 @@
+"""The judge stage on real shards, with scorers that need no weights."""
+
+import io
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aifeedback.errors import UsageError, WeightsError
+from aifeedback.launch import Launch
+from aifeedback.recipe import Recipe
+from aifeedback.records import Candidate
+from aifeedback.stages import plan
+from aifeedback.stages.judge import judge
+from aifeedback.store.candidates import candidates_to_table, iter_shards, table_to_scores, table_to_sets
+from aifeedback.store.run_dir import RunDir, StageDir
+from aifeedback.store.shards import shard_name, write_table
+
+PROMPTS = ["a red circle on a white background", "a blue star on a gray background", "anything", "a cross"]
+
+
+def png(noise: float, seed: int) -> bytes:
+    """A grey picture; the noisier, the larger as a JPEG."""
+    pixels = 128 + noise * np.random.RandomState(seed).standard_normal((32, 32, 3))
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def recipe(tmp_path: Path, **judge_section: Any) -> Recipe:
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
+    return Recipe.model_validate(
+        {
+            "name": "test",
+            "prompts": {"source": str(tmp_path / "prompts.txt")},
+            "generate": {"candidates": 3, "shard_prompts": 2},
+            "judge": {"use": ["jpeg_size"], **judge_section},
+            "eval": {"prompts": {"source": str(tmp_path / "prompts.txt")}},
+        }
+    )
+
+
+@pytest.fixture(autouse=True)
+def _no_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "model_identity", lambda recipe, offline=False: "a generator")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir(tmp_path / "run")
+
+
+def generated(recipe: Recipe, run: RunDir, shards: tuple[int, ...] = (0, 1)) -> StageDir:
+    """Candidates as the generate stage leaves them: candidate k of every prompt is the k-th noisiest."""
+    source = plan.candidate_source(recipe)
+    stage = run.stage("candidates", plan.candidate_facts(recipe, source))
+    for shard in shards:
+        found = [
+            Candidate(p.id, p.text, k, 7, png(20.0 * k, 10 * i + k), 32, 32, "m")
+            for i, p in enumerate(source.prompts[2 * shard : 2 * shard + 2])  # type: ignore[union-attr]
+            for k in range(3)
+        ]
+        write_table(stage.path / shard_name(shard), candidates_to_table(found))
+    if len(shards) == 2:
+        stage.mark_complete({})
+    return stage
+
+
+def pairs(recipe: Recipe, run: RunDir) -> list[tuple[str, tuple[int, ...]]]:
+    stage = plan.find_pairs(recipe, run)
+    return [(s.prompt, s.indices) for _, table in iter_shards(stage) for s in table_to_sets(table)]
+
+
+def test_scores_and_pairs(tmp_path: Path, run: RunDir) -> None:
+    made = recipe(tmp_path)
+    generated(made, run)
+    report = judge(made, run, Launch())
+    assert report.counts == {"candidates": 12, "scored": 12, "newly_scored": 12, "pairs": 4}
+    assert (report.rejected, report.complete) == ({}, True)
+    assert pairs(made, run) == [(prompt, (0, 2)) for prompt in PROMPTS]
+    assert any(line.startswith("margin (unit of jpeg_size)") for line in report.lines)
+    assert plan.find_scores(made, run, "jpeg_size").is_complete()
+
+
+def test_repeating_scores_nothing_and_changes_no_byte(tmp_path: Path, run: RunDir) -> None:
+    made = recipe(tmp_path)
+    generated(made, run)
+    first = judge(made, run, Launch())
+    before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    second = judge(made, run, Launch())
+    assert second.counts == {**first.counts, "newly_scored": 0}
+    assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
+
+
+def test_new_pairing_rescores_nothing(tmp_path: Path, run: RunDir) -> None:
+    made = recipe(tmp_path)
+    generated(made, run)
+    judge(made, run, Launch())
+    wider = recipe(tmp_path, pairing={"strategy": "all"})
+    report = judge(wider, run, Launch())
+    assert (report.counts["newly_scored"], report.counts["pairs"]) == (0, 12)
+    assert len(run.stages("pairs")) == 2
+    assert len(run.stages("scores")) == 1
+
+
+def test_second_scorer_scores_alone_and_tau_is_told(tmp_path: Path, run: RunDir) -> None:
+    generated(recipe(tmp_path), run)
+    judge(recipe(tmp_path), run, Launch())
+    both = recipe(tmp_path, use=["jpeg_size", "shapes"], pairing={"aggregate": "win_fraction"})
+    report = judge(both, run, Launch())
+    assert report.counts["newly_scored"] == 12
+    assert report.rejected["unscored by shapes: prompt is not of the shapes grammar"] == 6
+    assert any(line.startswith("Kendall tau jpeg_size, shapes") for line in report.lines)
+
+
+def test_both_scorers_decode_once(tmp_path: Path, run: RunDir) -> None:
+    both = recipe(tmp_path, use=["jpeg_size", "shapes"], pairing={"aggregate": "z_mean"})
+    generated(both, run)
+    assert judge(both, run, Launch()).counts["newly_scored"] == 12
+
+
+def test_damaged_and_rejected_candidates_are_counted(tmp_path: Path, run: RunDir) -> None:
+    made = recipe(tmp_path)
+    stage = generated(made, run)
+    source = plan.candidate_source(made)
+    first, second = source.prompts[:2]  # type: ignore[union-attr]
+    base = Candidate(first.id, first.text, 0, 7, png(0, 0), 32, 32, "m")
+    found = [
+        base,
+        replace(base, index=1, image=png(9, 1)[:200]),
+        replace(base, index=2, image=png(9, 2), rejected="flagged"),
+        *(replace(base, prompt_id=second.id, prompt=second.text, index=k, image=png(0, 0)) for k in range(3)),
+    ]
+    write_table(stage.path / shard_name(0), candidates_to_table(found))
+    report = judge(made, run, Launch())
+    assert report.rejected == {
+        "identical image": 2,
+        "prompt with fewer than two candidates": 2,
+        "rejected: flagged": 1,
+        "unscored by jpeg_size: image cannot be read: OSError": 1,
+    }
+    assert pairs(made, run) == [(prompt, (0, 2)) for prompt in PROMPTS[2:]]
+    scores = table_to_scores(next(iter_shards(plan.find_scores(made, run, "jpeg_size")))[1])
+    assert [s.score is None for s in scores] == [False, True, True, False, False, False]
+
+
+def test_limit_then_whole(tmp_path: Path, run: RunDir) -> None:
+    made = recipe(tmp_path)
+    generated(made, run)
+    part = judge(made, run, Launch(limit=1))
+    assert (part.counts["candidates"], part.counts["pairs"], part.complete) == (6, 2, False)
+    assert len(pairs(made, run)) == 2
+    whole = judge(made, run, Launch())
+    assert (whole.counts["newly_scored"], whole.counts["pairs"], whole.complete) == (6, 4, True)
+    assert len(pairs(made, run)) == 4
+
+
+def test_incomplete_candidates_are_judged_as_far_as_they_go(tmp_path: Path, run: RunDir) -> None:
+    made = recipe(tmp_path)
+    generated(made, run, shards=(0,))
+    part = judge(made, run, Launch())
+    assert (part.counts["pairs"], part.complete) == (2, False)
+    generated(made, run)
+    assert judge(made, run, Launch()).counts == {"candidates": 12, "scored": 12, "newly_scored": 6, "pairs": 4}
+
+
+def test_damaged_score_shard_is_redone(tmp_path: Path, run: RunDir) -> None:
+    made = recipe(tmp_path)
+    generated(made, run)
+    judge(made, run, Launch())
+    shard = plan.find_scores(made, run, "jpeg_size").path / shard_name(1)
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
+    assert judge(made, run, Launch()).counts["newly_scored"] == 6
+    assert shard.read_bytes() == whole
+    assert list(shard.parent.glob("*.damaged"))
+
+
+def test_zero_pairs_says_why(tmp_path: Path, run: RunDir, caplog: pytest.LogCaptureFixture) -> None:
+    made = recipe(tmp_path, pairing={"min_margin": 1e6})
+    generated(made, run)
+    with caplog.at_level(logging.WARNING):
+        report = judge(made, run, Launch())
+    assert report.counts["pairs"] == 0
+    assert "no pairs: 4 margin below 1e+06" in caplog.text
+
+
+def test_refusals(tmp_path: Path, run: RunDir) -> None:
+    with pytest.raises(UsageError, match="no candidates"):
+        judge(recipe(tmp_path), run, Launch())
+    generated(recipe(tmp_path), run)
+    with pytest.raises(UsageError, match='"single" takes one scorer, got 2'):
+        judge(recipe(tmp_path, use=["jpeg_size", "shapes"]), run, Launch())
+    with pytest.raises(UsageError, match="no scorer named"):
+        judge(recipe(tmp_path, use=[]), run, Launch())
+    with pytest.raises(WeightsError, match="nowhere"):
+        judge(recipe(tmp_path, use=["clip"], scorers={"clip": {"weights": "./nowhere"}}), run, Launch())
