@@ -1,0 +1,121 @@
+"""Latents of the preference sets, for encode and for train, which makes them where they are missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aifeedback import plugins
+from aifeedback.errors import StoreError
+from aifeedback.launch import Launch
+from aifeedback.progress import Progress
+from aifeedback.recipe import Recipe
+from aifeedback.records import PreferenceSet
+from aifeedback.stages import plan
+from aifeedback.store.candidates import iter_shards, table_to_candidates, table_to_sets
+from aifeedback.store.latents import SUFFIX, Key, LatentStore, check_latents, write_latents
+from aifeedback.store.run_dir import RunDir, StageDir
+from aifeedback.store.shards import read_table, run_shards, shard_name, shard_numbers
+
+if TYPE_CHECKING:
+    from aifeedback.models import Family
+
+MICRO_BATCH = 16
+
+
+def ensure_latents(recipe: Recipe, run: RunDir, launch: Launch) -> tuple[StageDir, StageDir, list[Path]]:
+    """Make what is missing of the latents; safe with any number of workers.
+
+    Returns:
+        The pairs, the latents, and the latents' shards, every byte of which was checked.
+    """
+    candidates = plan.find_candidates(recipe, run, launch.offline)
+    pairs = plan.find_pairs(recipe, run, launch.offline)
+    stage = run.stage("latents", plan.latent_facts(recipe, pairs, launch.offline))
+    numbers = _Work(recipe, launch, candidates, preference_sets(pairs)).run(stage)
+    paths = [stage.path / shard_name(n, SUFFIX) for n in numbers]
+    stage.mark_complete({"counts": dict(sorted(LatentStore(paths).counts.items())), "shards": numbers})
+    return pairs, stage, paths
+
+
+def preference_sets(pairs: StageDir) -> list[PreferenceSet]:
+    """All preference sets of a pairs stage, in the order of its shards."""
+    return [preference for _, table in iter_shards(pairs) for preference in table_to_sets(table)]
+
+
+class _Work:
+    """Encodes shards; loads the model only when there is one to do."""
+
+    def __init__(self, recipe: Recipe, launch: Launch, candidates: StageDir, sets: list[PreferenceSet]) -> None:
+        self.recipe, self.launch, self.candidates = recipe, launch, candidates
+        self.needed: set[Key] = {(s.prompt_id, index) for s in sets for index in s.indices}
+        self._family: Family | None = None
+        self._progress: Progress | None = None
+
+    def run(self, stage: StageDir) -> list[int]:
+        numbers: list[int] = stage.summary()["shards"] if stage.is_complete() else self._numbers()
+        with Progress(len(numbers), "shards", "encode") as self._progress:
+            run_shards(stage, numbers, self.launch, SUFFIX, check_latents, self._encode)
+        return numbers
+
+    def _numbers(self) -> list[int]:
+        """Shards of candidates that hold something needed; only the column of ids is read."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        prompts, found = {name for name, _ in self.needed}, []
+        for number in shard_numbers(self.candidates.path):
+            path = self.candidates.path / shard_name(number)
+            try:
+                ids = pq.read_table(path, columns=["prompt_id"]).column(0).to_pylist()
+            except (pa.ArrowException, OSError) as error:
+                raise StoreError(f"{path}: damaged ({error})", hint="repeat: aifb generate") from error
+            if not prompts.isdisjoint(ids):
+                found.append(number)
+        return found
+
+    def _encode(self, number: int, path: Path) -> None:
+        from aifeedback.training.encode import encode as encode_candidates
+
+        table = read_table(self.candidates.path / shard_name(number))
+        wanted = [c for c in table_to_candidates(table) if (c.prompt_id, c.index) in self.needed]
+        family = self._load()
+        size = self._size(family)
+        batch = self.launch.micro_batch or MICRO_BATCH
+        write_latents(path, encode_candidates(family, wanted, seed=self.recipe.seed, size=size, micro_batch=batch))
+        if self._progress is not None:
+            self._progress.advance(1)
+
+    def _size(self, family: Family) -> tuple[int, int]:
+        section, (width, height) = self.recipe.generate, family.default_size
+        return (width, height) if section is None else (section.width or width, section.height or height)
+
+    def _load(self) -> Family:
+        if self._family is None:
+            device = self.launch.device
+            self._family = load_family(self.recipe, self.launch, self.recipe.model.dtype, best_device(device))
+        return self._family
+
+
+def load_family(recipe: Recipe, launch: Launch, dtype: str, device: str) -> Family:
+    """The model of the recipe."""
+    model = recipe.model
+    load: Any = plugins.load("models", model.family, launch.allow_code)
+    family: Family = load(
+        model.weights,
+        revision=model.revision,
+        variant=model.variant,
+        dtype=dtype,
+        device=device,
+        offline=launch.offline,
+    )
+    return family
+
+
+def best_device(asked: str) -> str:
+    """`auto` is CUDA where there is one."""
+    if asked != "auto":
+        return asked
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

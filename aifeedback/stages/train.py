@@ -1,0 +1,168 @@
+"""train: aligns the policy on the preference sets; encodes them first where that was not done."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from aifeedback import plugins
+from aifeedback.errors import UsageError
+from aifeedback.launch import Launch, StageReport
+from aifeedback.recipe import Recipe, Train
+from aifeedback.records import PreferenceSet
+from aifeedback.stages import plan
+from aifeedback.stages._latents import best_device, ensure_latents, load_family, preference_sets
+from aifeedback.store.run_dir import RunDir, StageDir
+
+MICRO_BATCH = 16
+log = logging.getLogger(__name__)
+
+
+def train(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
+    """Train one policy; goes on from the newest checkpoint. Every process of a collective training calls it.
+
+    Raises:
+        UsageError: no pairs, or fewer than a global batch.
+        TrainingDiverged: too many non-finite steps in a row.
+        Interrupted: stopped from outside; the state is saved.
+    """
+    began = time.monotonic()
+    pairs, latents, paths = ensure_latents(recipe, run, launch)
+    excluded = plan.excluded_prompts(recipe, pairs, launch.offline)
+    stage = run.stage("train", plan.train_facts(recipe, latents, excluded, launch.offline))
+    taken = 0
+    if not stage.is_complete():
+        sets = preference_sets(pairs)
+        kept = [s for s in sets if s.prompt_id not in set(excluded)]
+        training, validation = _split(recipe, kept, len(sets))
+        taken = _train(recipe, launch, stage, paths, (training, validation), len(sets) - len(kept))
+    summary = stage.summary()
+    seconds = time.monotonic() - began
+    return StageReport(
+        "train",
+        counts=summary["counts"],
+        rejected=summary["rejected"],
+        seconds=seconds,
+        per_second=taken * recipe.train.global_batch / max(seconds, 1e-9),
+        complete=pairs.is_complete(),
+        path=str(stage.path),
+        lines=(f"model: {stage.path / 'model'}", f"curves: {stage.path / 'metrics.jsonl'}"),
+    )
+
+
+def _split(recipe: Recipe, sets: list[PreferenceSet], before: int) -> tuple[list[PreferenceSet], list[PreferenceSet]]:
+    """Training and validation sets; refuses what cannot be trained on."""
+    from aifeedback.training.batches import hold_out
+
+    section = recipe.train
+    if not sets:
+        found = f"{before} preference sets, all of them of evaluation prompts" if before else "no preference sets"
+        hint = "all ties? see the table of `aifb judge`; a lower judge.pairing.min_margin keeps more"
+        raise UsageError(f"train: {found}, expected at least train.global_batch = {section.global_batch}", hint=hint)
+    training, validation = hold_out(sets, recipe.seed, section.validation.fraction)
+    if len(training) < section.global_batch:
+        raise UsageError(
+            f"train.global_batch: {section.global_batch} is larger than the {len(training)} preference sets to train "
+            f"on ({before} in all, {before - len(sets)} of evaluation prompts, {len(validation)} held out)",
+            hint=f"train.global_batch={len(training)}, or more prompts or candidates",
+        )
+    if section.keep == "best" and not validation:
+        raise UsageError("train.keep: best needs held-out preference sets, found none", hint="train.keep=last")
+    return training, validation
+
+
+def _train(
+    recipe: Recipe,
+    launch: Launch,
+    stage: StageDir,
+    paths: list[Path],
+    sets: tuple[list[PreferenceSet], list[PreferenceSet]],
+    dropped: int,
+) -> int:
+    """Train to the end and write the model; returns the steps taken now."""
+    from aifeedback.training.setup import make_accelerator, save_model
+
+    section = recipe.train
+    accelerator = make_accelerator(best_device(launch.device), section.precision, section.trackers, stage.path)
+    loop = _loop(recipe, launch, stage, paths, sets, accelerator)
+    state = loop.run()
+    if accelerator.is_main_process:
+        learner = loop.learner
+        save_model(learner.family, learner.policy, stage.path, best=section.keep == "best")
+        counts = {"steps": state.step, "sets": len(sets[0]), "held_out": len(sets[1]), "skipped_steps": state.skipped}
+        best = {"best_step": state.best_step, "best_loss": state.best_loss}
+        rejected = {"evaluation prompt": dropped} if dropped else {}
+        stage.mark_complete({"counts": counts, "rejected": rejected, **best})
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return int(state.step - loop.began_at)
+
+
+def _loop(
+    recipe: Recipe,
+    launch: Launch,
+    stage: StageDir,
+    paths: list[Path],
+    sets: tuple[list[PreferenceSet], list[PreferenceSet]],
+    accelerator: Any,
+) -> Any:
+    from aifeedback.store.latents import LatentStore
+    from aifeedback.training.batches import Batcher
+    from aifeedback.training.loop import Loop
+    from aifeedback.training.metrics import Metrics
+    from aifeedback.training.setup import make_policy, prepare
+    from aifeedback.training.step import Learner
+
+    section = recipe.train
+    objective = plugins.load("objectives", section.objective, launch.allow_code)
+    # float32 weights whatever the precision: half precisions come from autocast, the same for both networks
+    family = load_family(recipe, launch, "float32", "cpu")
+    family.drop_encoders()
+    policy = make_policy(
+        family,
+        section.method,
+        section.lora.model_dump(),
+        seed=recipe.seed,
+        needs_reference=objective.needs_reference,
+        gradient_checkpointing=section.gradient_checkpointing,
+    )
+    optimizer = prepare(
+        accelerator,
+        policy,
+        learning_rate=section.learning_rate,
+        betas=section.betas,
+        eps=section.eps,
+        weight_decay=section.weight_decay,
+    )
+    parameters = plan.settings("objectives", section.objective, section.objectives.get(section.objective, {}))
+    learner = Learner(accelerator, family, policy, objective, parameters, launch.micro_batch or MICRO_BATCH)
+    batcher = Batcher(
+        LatentStore(paths),
+        recipe.seed,
+        family.num_timesteps,
+        section.timesteps,
+        section.prompt_dropout,
+        objective.arity,
+    )
+    metrics = Metrics(stage.path / "metrics.jsonl", accelerator)
+    return Loop(learner, optimizer, batcher, *sets, _schedule(recipe.seed, section), stage.path, metrics)
+
+
+def _schedule(seed: int, section: Train) -> Any:
+    from aifeedback.training.loop import Schedule
+
+    return Schedule(
+        seed=seed,
+        steps=section.steps,
+        global_batch=section.global_batch,
+        learning_rate=section.learning_rate,
+        warmup_steps=section.warmup_steps,
+        max_grad_norm=section.max_grad_norm,
+        validation_every=section.validation.every,
+        validation_draws=section.validation.draws,
+        checkpoint_every=section.checkpoint_every,
+        keep_best=section.keep == "best",
+        max_bad_steps=section.max_bad_steps,
+    )

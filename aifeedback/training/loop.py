@@ -1,0 +1,241 @@
+"""The training loop: steps, validation, checkpoints, metrics. Resuming goes on bit for bit on the CPU."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from aifeedback.errors import Interrupted, TrainingDiverged
+from aifeedback.progress import Progress
+from aifeedback.records import PreferenceSet
+from aifeedback.training.batches import Batcher, Visit, visits_of_step
+from aifeedback.training.checkpoint import (
+    Checkpoint,
+    checkpoint_name,
+    newest_checkpoint,
+    prune,
+    save_checkpoint,
+)
+from aifeedback.training.metrics import Metrics
+from aifeedback.training.optim import learning_rate_at, set_learning_rate
+from aifeedback.training.step import Learner
+
+if TYPE_CHECKING:
+    from accelerate.optimizer import AcceleratedOptimizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how often; everything here determines the result."""
+
+    seed: int
+    steps: int
+    global_batch: int
+    learning_rate: float
+    warmup_steps: int
+    max_grad_norm: float
+    validation_every: int
+    validation_draws: int
+    checkpoint_every: int
+    keep_best: bool
+    max_bad_steps: int
+
+
+@dataclass
+class State:
+    """Where training stands; stored with every checkpoint."""
+
+    step: int = 0
+    skipped: int = 0
+    bad_in_a_row: int = 0
+    best_loss: float | None = None
+    best_step: int | None = None
+
+
+@dataclass
+class Loop:
+    """Trains until `schedule.steps`, from the newest checkpoint in `folder` if there is one."""
+
+    learner: Learner
+    optimizer: AcceleratedOptimizer
+    batcher: Batcher
+    train_sets: Sequence[PreferenceSet]
+    validation_sets: Sequence[PreferenceSet]
+    schedule: Schedule
+    folder: Path
+    metrics: Metrics
+    state: State = field(default_factory=State)
+    began_at: int = 0
+
+    def run(self) -> State:
+        """Train.
+
+        Raises:
+            TrainingDiverged: too many non-finite steps in a row; the last good checkpoint is kept.
+            Interrupted: Ctrl-C or SIGTERM; the state is saved.
+        """
+        self._resume()
+        self.began_at = self.state.step
+        if self.state.step == 0:
+            self._start()
+        left = self.schedule.steps - self.state.step
+        progress = Progress(left, "steps", "train") if self.learner.accelerator.is_main_process else None
+        with _StopFlag() as stop, progress or nullcontext():
+            while self.state.step < self.schedule.steps:
+                stopping = self._step(stop)
+                if progress:
+                    progress.advance(1)
+                self._milestones(stopping)
+                if stopping and self.state.step < self.schedule.steps:
+                    raise Interrupted(
+                        f"train: stopped after step {self.state.step} of {self.schedule.steps}; the state is saved",
+                        hint="repeat the command to go on from there",
+                    )
+        return self.state
+
+    # --- one step
+
+    def _step(self, stop: _StopFlag) -> bool:
+        """Take a step or skip it; returns whether any process was asked to stop."""
+        began, schedule = time.perf_counter(), self.schedule
+        accelerator = self.learner.accelerator
+        visits = visits_of_step(self.train_sets, schedule.seed, self.state.step, schedule.global_batch)
+        means = self.learner.accumulate(visits, self.batcher.training)
+        norm = accelerator.clip_grad_norm_(list(self.learner.policy.parameters.values()), schedule.max_grad_norm)
+        asked = torch.tensor(float(stop.asked), device=accelerator.device)
+        # the one synchronisation of the step; the sums make every process decide alike
+        shared = accelerator.reduce(torch.stack([asked, norm.detach().float()]), "sum").tolist()
+        values = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
+        rate = learning_rate_at(self.state.step, schedule.learning_rate, schedule.warmup_steps)
+        good = math.isfinite(values["loss"]) and math.isfinite(shared[1])
+        if good or accelerator.scaler is not None:  # fp16's scaler skips by itself and lowers its scale
+            set_learning_rate(self.optimizer, rate)
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        self._count(good)
+        speed = schedule.global_batch / (time.perf_counter() - began)
+        norm_value = shared[1] / accelerator.num_processes
+        extra = {"grad_norm": norm_value, "learning_rate": rate, "pairs_per_second": speed, "skipped": float(not good)}
+        self.metrics.write("train", self.state.step, {**values, **extra})
+        return bool(shared[0] > 0)
+
+    def _count(self, good: bool) -> None:
+        state, limit = self.state, self.schedule.max_bad_steps
+        state.step += 1
+        state.bad_in_a_row = 0 if good else state.bad_in_a_row + 1
+        if good:
+            return
+        state.skipped += 1
+        log.warning("step %d: non-finite loss or gradient, skipped (%d in a row)", state.step, state.bad_in_a_row)
+        if state.bad_in_a_row >= limit:
+            raise TrainingDiverged(
+                f"train: {limit} non-finite steps in a row (train.max_bad_steps), the last of them step {state.step}",
+                hint=f"lower train.learning_rate or beta; the last good checkpoint is in {self._checkpoints}",
+            )
+
+    # --- start, milestones
+
+    def _start(self) -> None:
+        visits = visits_of_step(self.train_sets, self.schedule.seed, 0, self.schedule.global_batch)
+        found, expected = self.learner.check_start(visits, self.batcher.training)
+        name = self.learner.objective.__name__
+        log.info("start: %s loss %.6f; its closed form where policy = reference: %.6f", name, found, expected)
+        self._validate()
+
+    def _milestones(self, stopping: bool) -> None:
+        step, schedule = self.state.step, self.schedule
+        last = step == schedule.steps
+        if last or step % schedule.validation_every == 0:
+            self._validate()
+        if last or stopping or step % schedule.checkpoint_every == 0:
+            self._save()
+
+    def _validate(self) -> None:
+        if not self.validation_sets:
+            return
+        draws = self.schedule.validation_draws
+        visits = [Visit(s, draw) for s in self.validation_sets for draw in range(draws)]
+        values = self.learner.evaluate(visits, lambda part: self.batcher.validation(part, draws))
+        self.metrics.write("validation", self.state.step, values)
+        loss, state = values["loss"], self.state
+        # the start is no candidate: it is the reference
+        if math.isfinite(loss) and state.step > 0 and (state.best_loss is None or loss < state.best_loss):
+            state.best_loss, state.best_step = loss, state.step
+            if self.schedule.keep_best:
+                self._write_checkpoint("best", Checkpoint(self.learner.policy.weights(), None, vars(state)))
+
+    # --- files
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    def _save(self) -> None:
+        scaler = self.learner.accelerator.scaler
+        optimizer = {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+        }
+        checkpoint = Checkpoint(self.learner.policy.weights(), optimizer, vars(self.state))
+        self._write_checkpoint(checkpoint_name(self.state.step), checkpoint)
+
+    def _write_checkpoint(self, name: str, checkpoint: Checkpoint) -> None:
+        if self.learner.accelerator.is_main_process:
+            self.metrics.flush()
+            save_checkpoint(self._checkpoints, name, checkpoint)
+            prune(self._checkpoints)
+        self.learner.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        accelerator = self.learner.accelerator
+        if accelerator.is_main_process:  # damaged ones are set aside by one process only
+            newest_checkpoint(self._checkpoints)
+        accelerator.wait_for_everyone()
+        found = newest_checkpoint(self._checkpoints)
+        if found is not None:
+            assert found.optimizer is not None
+            self.learner.policy.load(found.weights)
+            self.optimizer.load_state_dict(found.optimizer["optimizer"])
+            if accelerator.scaler is not None:
+                accelerator.scaler.load_state_dict(found.optimizer["scaler"])
+            self.state = State(**found.state)
+            log.info("resuming after step %d of %d", self.state.step, self.schedule.steps)
+        self.metrics.truncate(self.state.step, resumed=found is not None)
+
+
+class _StopFlag:
+    """Ctrl-C and SIGTERM ask; the loop stops between two steps, where the state is whole. A second one breaks off."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _StopFlag:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("stopping after this step ...", file=sys.stderr)

@@ -1,0 +1,93 @@
+"""Puts a training together: launcher, policy, optimiser; and writes the result in the ecosystem's own layout."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from aifeedback.errors import MissingDependency
+from aifeedback.seeds import derive_seed
+from aifeedback.training.checkpoint import load_checkpoint, replace_folder
+from aifeedback.training.optim import adamw
+from aifeedback.training.policy import Policy, full_policy, lora_policy
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from accelerate.optimizer import AcceleratedOptimizer
+
+    from aifeedback.models import Family
+
+
+def make_accelerator(device: str, precision: str, trackers: Sequence[str], folder: Path) -> Accelerator:
+    """The launcher's view of this process. A second training in one process may have another precision.
+
+    Raises:
+        MissingDependency: a tracker is not installed.
+    """
+    for name in trackers:
+        if importlib.util.find_spec(name) is None:
+            hint = "pip install 'aifeedback[track]'"
+            raise MissingDependency(f"train.trackers: {name} is not installed", hint=hint)
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()
+    logging = list(trackers) or None
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision, log_with=logging, project_dir=folder)
+    if trackers:
+        accelerator.init_trackers("aifeedback")
+    return accelerator
+
+
+def make_policy(
+    family: Family, method: str, lora: dict[str, Any], *, seed: int, needs_reference: bool, gradient_checkpointing: bool
+) -> Policy:
+    """The policy of a training: `method` is "lora" (with rank, alpha, targets) or "full"."""
+    if method == "lora":
+        policy = lora_policy(family, **lora, seed=derive_seed(seed, "lora"), needs_reference=needs_reference)
+    else:
+        policy = full_policy(family, needs_reference=needs_reference)
+    if gradient_checkpointing:
+        policy.module.enable_gradient_checkpointing()
+    return policy
+
+
+def prepare(
+    accelerator: Accelerator,
+    policy: Policy,
+    *,
+    learning_rate: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+) -> AcceleratedOptimizer:
+    """Move the policy to its device, wrap it for its processes, and give it an optimiser."""
+    policy.to(accelerator.device)
+    policy.module.to(accelerator.device)  # before the optimiser, which is fused only for weights on CUDA
+    optimizer = adamw(
+        policy.parameters.values(), learning_rate=learning_rate, betas=betas, eps=eps, weight_decay=weight_decay
+    )
+    policy.model, prepared = accelerator.prepare(policy.module, optimizer)
+    return cast("AcceleratedOptimizer", prepared)
+
+
+def save_model(family: Family, policy: Policy, folder: Path, best: bool) -> None:
+    """Write `folder/model`: `pytorch_lora_weights.safetensors`, or the denoiser's own folder.
+
+    Args:
+        family: knows the layout.
+        policy: what was trained.
+        folder: of the training.
+        best: take the weights of the best validation loss in place of the last.
+    """
+    if best:
+        policy.load(load_checkpoint(folder / "checkpoints" / "best").weights)
+    made = folder / ".model.tmp"
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir()
+    save = family.save_lora if policy.adapters else family.save_full
+    save(made, policy.module)
+    replace_folder(made, folder / "model")

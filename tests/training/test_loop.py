@@ -1,0 +1,194 @@
+"""The loop: closed form, micro-batches, resuming, bad steps, processes, the saved model."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from aifeedback.errors import AIFeedbackError, Interrupted, TrainingDiverged
+from aifeedback.training import loop as loop_module
+from aifeedback.training.checkpoint import checkpoints
+from aifeedback.training.setup import save_model
+from tests.training.tiny import losses, make_loop, rows
+
+ROOT = Path(__file__).parents[2]
+MICRO_BATCH_TOLERANCE = 1e-4  # docs/training.md
+"""Relative to the loss, over the first steps."""
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("objective", ["dpo", "dspo", "dspo_sdxl_release", "sft"])
+def test_a_training_starts_at_its_closed_form_and_moves(
+    tiny_pipeline: Path, tmp_path: Path, objective: str, method: str
+) -> None:
+    loop = make_loop(tiny_pipeline, tmp_path, objective=objective, method=method, steps=2)
+    before = {name: weight.clone() for name, weight in loop.learner.policy.weights().items()}
+    loop.run()
+    first = losses(tmp_path)[0]
+    assert objective in ("sft", "dspo") or first == pytest.approx({"dpo": math.log(2)}.get(objective, 0.25), abs=1e-6)
+    after = loop.learner.policy.weights()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    frozen = [p for p in loop.learner.policy.module.parameters() if not p.requires_grad]
+    assert bool(frozen) is (method == "lora")
+    assert [row["step"] for row in rows(tmp_path, "validation")] == [0, 2]
+
+
+def test_a_path_in_which_policy_and_reference_differ_is_noticed_before_the_first_step(
+    tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    loop = make_loop(tiny_pipeline, tmp_path, parameters={"beta": 1e5})
+    with torch.no_grad():
+        next(iter(loop.learner.policy.parameters.values())).add_(0.1)
+    with pytest.raises(AIFeedbackError, match="before the first step the loss of dpo"):
+        loop.run()
+
+
+@pytest.mark.parametrize("objective", ["dpo", "dspo_sdxl_release"])
+def test_the_micro_batch_changes_nothing_beyond_the_tolerance(
+    tiny_pipeline: Path, tmp_path: Path, objective: str
+) -> None:
+    curves = []
+    for micro_batch in (5, 2, 1):  # 2 does not divide the global batch of 5
+        folder = tmp_path / str(micro_batch)
+        make_loop(tiny_pipeline, folder, objective=objective, micro_batch=micro_batch, steps=3).run()
+        curves.append(losses(folder) + losses(folder, "validation"))
+    for other in curves[1:]:
+        assert other == pytest.approx(curves[0], rel=MICRO_BATCH_TOLERANCE)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_resuming_is_bit_identical(tiny_pipeline: Path, tmp_path: Path, method: str) -> None:
+    whole = make_loop(tiny_pipeline, tmp_path / "whole", method=method)
+    whole.run()
+    interrupted = make_loop(tiny_pipeline, tmp_path / "twice", method=method)
+
+    def killed(stop: Any) -> bool:
+        if interrupted.state.step == 3:  # after the checkpoint of step 2: step 3 has to be redone
+            raise RuntimeError("kill -9")
+        return taken(stop)
+
+    taken, interrupted._step = interrupted._step, killed  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError):
+        interrupted.run()
+    with (tmp_path / "twice" / "metrics.jsonl").open("a") as file:
+        file.write('{"split": "train", "st')  # cut off by the kill
+    resumed = make_loop(tiny_pipeline, tmp_path / "twice", method=method)
+    resumed.run()
+    assert resumed.began_at == 2
+    for name, weight in whole.learner.policy.weights().items():
+        assert torch.equal(weight, resumed.learner.policy.weights()[name]), name
+    assert losses(tmp_path / "twice") == losses(tmp_path / "whole")
+    assert losses(tmp_path / "twice", "validation") == losses(tmp_path / "whole", "validation")
+
+
+def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tiny_pipeline: Path, tmp_path: Path) -> None:
+    make_loop(tiny_pipeline, tmp_path, steps=4).run()
+    newest = checkpoints(tmp_path / "checkpoints")[-1]
+    assert newest.name == "step-000004"
+    data = bytearray((newest / "weights.safetensors").read_bytes())
+    data[-1] ^= 1
+    (newest / "weights.safetensors").write_bytes(data)
+    again = make_loop(tiny_pipeline, tmp_path, steps=4)
+    again.run()
+    assert again.began_at == 2
+    assert (tmp_path / "checkpoints" / "step-000004.damaged").is_dir()
+    assert len(losses(tmp_path)) == 4
+
+
+def test_ctrl_c_saves_the_state_between_two_steps(tiny_pipeline: Path, tmp_path: Path) -> None:
+    loop = make_loop(tiny_pipeline, tmp_path)
+
+    def interrupting(stop: Any) -> bool:
+        if loop.state.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return taken(stop)
+
+    taken, loop._step = loop._step, interrupting  # type: ignore[method-assign]
+    with pytest.raises(Interrupted, match="after step 3 of 6"):
+        loop.run()
+    assert checkpoints(tmp_path / "checkpoints")[-1].name == "step-000003"
+
+
+def test_a_non_finite_step_is_skipped_and_counted(tiny_pipeline: Path, tmp_path: Path) -> None:
+    # one bad set of 8, 4 per step and no validation: every other step of an epoch meets it
+    loop = make_loop(tiny_pipeline, tmp_path, bad="prompt-3", objective="sft", fraction=0.0, global_batch=4, steps=0)
+    loop.schedule = loop_module.Schedule(**{**vars(loop.schedule), "steps": 4})
+    loop.state.step = 0
+    loop._start = lambda: None  # type: ignore[method-assign]  # the start would refuse a bad latent in its batch
+    loop.run()
+    assert loop.state.skipped == 2
+    skipped = [row for row in rows(tmp_path) if row["skipped"]]
+    assert len(skipped) == 2 and all(row["loss"] is None for row in skipped)
+    assert all(torch.isfinite(weight).all() for weight in loop.learner.policy.weights().values())
+
+
+def test_too_many_bad_steps_in_a_row_end_the_training_and_keep_the_checkpoint(
+    tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    loop = make_loop(tiny_pipeline, tmp_path, fraction=0.0, checkpoint_every=1, steps=9)
+    good = loop.learner.objective
+
+    def breaks(p: Any, **parameters: Any) -> Any:
+        loss = good(p, **parameters)
+        return loss._replace(value=loss.value * float("nan")) if loop.state.step >= 2 else loss
+
+    for name in ("arity", "needs_reference", "needs_scores", "batch_statistic", "at_reference"):
+        setattr(breaks, name, getattr(good, name))
+    object.__setattr__(loop.learner, "objective", breaks)
+    with pytest.raises(TrainingDiverged, match="3 non-finite steps in a row"):
+        loop.run()
+    last = torch.load  # the checkpoint is readable and finite
+    del last
+    resumed = make_loop(tiny_pipeline, tmp_path, fraction=0.0)
+    resumed._resume()
+    assert all(torch.isfinite(weight).all() for weight in resumed.learner.policy.weights().values())
+
+
+def test_best_keeps_the_weights_of_the_best_validation(tiny_pipeline: Path, tmp_path: Path) -> None:
+    loop = make_loop(tiny_pipeline, tmp_path, keep_best=True, validation_every=1)
+    loop.run()
+    curve = {row["step"]: row["loss"] for row in rows(tmp_path, "validation") if row["step"]}
+    assert loop.state.best_step == min(curve, key=lambda step: curve[step])
+    save_model(loop.learner.family, loop.learner.policy, tmp_path, best=True)
+    assert (tmp_path / "model" / "unet" / "config.json").exists()
+
+
+def test_gradient_checkpointing_and_bfloat16_start_at_the_closed_form_too(tiny_pipeline: Path, tmp_path: Path) -> None:
+    loop = make_loop(
+        tiny_pipeline, tmp_path, method="lora", precision="bf16", gradient_checkpointing=True,
+        parameters={"beta": 5000.0}, steps=1,
+    )  # fmt: skip
+    loop.run()
+    assert losses(tmp_path)[0] == pytest.approx(math.log(2), abs=1e-6)
+
+
+@pytest.mark.parametrize(("method", "objective"), [("full", "dspo_sdxl_release"), ("lora", "dpo")])
+def test_two_processes_follow_the_curve_of_one(
+    tiny_pipeline: Path, tmp_path: Path, method: str, objective: str
+) -> None:
+    settings = {"method": method, "objective": objective, "steps": 4}
+    make_loop(tiny_pipeline, tmp_path / "one", **settings).run()  # type: ignore[arg-type]
+    make_loop(tiny_pipeline, tmp_path / "two", **settings)  # type: ignore[arg-type]  # writes the shard
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    program = [sys.executable, "-m", "tests.training.tiny", str(tiny_pipeline), str(tmp_path / "two"), json.dumps(settings)]
+    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(program, cwd=ROOT, env={**shared, "RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")
+    ]
+    assert [process.wait(120) for process in started] == [0, 0]
+    for split in ("train", "validation"):
+        expected = losses(tmp_path / "one", split)
+        assert losses(tmp_path / "two", split) == pytest.approx(expected, rel=MICRO_BATCH_TOLERANCE)
+    assert (tmp_path / "two" / "model").is_dir()

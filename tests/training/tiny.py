@@ -1,0 +1,103 @@
+"""A training small enough for tests, from plain arguments; also a program, to be started by several processes.
+
+    python -m tests.training.tiny PIPELINE FOLDER '{"objective": "dpo", ...}'
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aifeedback import plugins
+from aifeedback.models.sd import load
+from aifeedback.records import PreferenceSet
+from aifeedback.seeds import derive_seed
+from aifeedback.store.latents import LatentShard, LatentStore, write_latents
+from aifeedback.training.batches import Batcher, hold_out
+from aifeedback.training.loop import Loop, Schedule
+from aifeedback.training.metrics import Metrics
+from aifeedback.training.setup import make_accelerator, make_policy, prepare, save_model
+from aifeedback.training.step import Learner
+
+SHAPE = (4, 8, 8)
+PROMPTS = [f"prompt-{n}" for n in range(8)]
+SCHEDULE = Schedule(
+    seed=0, steps=6, global_batch=5, learning_rate=1e-3, warmup_steps=2, max_grad_norm=1.0, validation_every=3,
+    validation_draws=2, checkpoint_every=2, keep_best=False, max_bad_steps=3,
+)  # fmt: skip
+SETS = [PreferenceSet(name, name, (1, 0), (0.9, 0.1), 0.8) for name in PROMPTS]
+
+
+def shard(bad: str | None = None) -> LatentShard:
+    """Two candidates for each prompt; those of the prompt `bad` are not finite."""
+    keys = [(name, index) for name in PROMPTS for index in (0, 1)]
+    generator = torch.Generator().manual_seed(derive_seed(0, "test"))
+    latents = torch.randn(len(keys), *SHAPE, generator=generator)
+    for row, (name, _) in enumerate(keys):
+        if name == bad:
+            latents[row] = float("nan")
+    hidden = torch.randn(len(PROMPTS) + 1, 16, 16, generator=generator)
+    return LatentShard(keys, latents.half(), [*PROMPTS, ""], hidden, {"latents_kept": len(keys)})
+
+
+def make_loop(
+    pipeline: Path,
+    folder: Path,
+    *,
+    objective: str = "dpo",
+    method: str = "full",
+    micro_batch: int = 5,
+    fraction: float = 0.2,
+    bad: str | None = None,
+    precision: str = "no",
+    dropout: float = 0.2,
+    gradient_checkpointing: bool = False,
+    parameters: dict[str, Any] | None = None,
+    **schedule: Any,
+) -> Loop:
+    """A loop over the tiny pipeline, ready to run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "shard-00000.safetensors"
+    if not path.exists():
+        write_latents(path, shard(bad))
+    chosen = plugins.load("objectives", objective)
+    accelerator = make_accelerator("cpu", precision, [], folder)
+    family: Any = load(str(pipeline))
+    family.drop_encoders()
+    lora = {"rank": 2, "alpha": 4.0, "targets": None}
+    policy = make_policy(
+        family, method, lora, seed=0, needs_reference=chosen.needs_reference,
+        gradient_checkpointing=gradient_checkpointing,
+    )  # fmt: skip
+    plan = replace(SCHEDULE, **schedule)
+    optimizer = prepare(
+        accelerator, policy, learning_rate=plan.learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01
+    )
+    learner = Learner(accelerator, family, policy, chosen, parameters or {}, micro_batch)
+    batcher = Batcher(LatentStore([path]), plan.seed, family.num_timesteps, (0.0, 1.0), dropout, chosen.arity)
+    training, validation = hold_out(SETS, plan.seed, fraction)
+    metrics = Metrics(folder / "metrics.jsonl", accelerator)
+    return Loop(learner, optimizer, batcher, training, validation, plan, folder, metrics)
+
+
+def rows(folder: Path, split: str = "train") -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl."""
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in found if row["split"] == split]
+
+
+def losses(folder: Path, split: str = "train") -> list[float]:
+    return [row["loss"] for row in rows(folder, split)]
+
+
+if __name__ == "__main__":
+    loop = make_loop(Path(sys.argv[1]), Path(sys.argv[2]), **json.loads(sys.argv[3]))
+    loop.run()
+    if loop.learner.accelerator.is_main_process:
+        save_model(loop.learner.family, loop.learner.policy, loop.folder, best=False)
+    loop.learner.accelerator.end_training()
