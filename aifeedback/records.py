@@ -24,7 +24,8 @@ class Candidate:
 
     `seed` is None for imported images. `latent` is the sampler's final latent, fp16 bytes of `latent_shape`
     (C, H, W) in the denoiser's scale. `rejected` holds the reason why the image may not enter a pair.
-    `label` is a human or given label of an imported image in [0, 1] (0.5: tie), else None.
+    `label` is a human or given label of an imported image in [0, 1] (0.5: tie), else None. `truncated` counts the
+    tokens of the prompt that the model could not take in.
     """
 
     prompt_id: str
@@ -39,6 +40,7 @@ class Candidate:
     latent_shape: tuple[int, ...] | None = None
     rejected: str | None = None
     label: float | None = None
+    truncated: int = 0
 
 
 @dataclass(frozen=True, slots=True)

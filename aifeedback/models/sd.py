@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from aifeedback.data.weights import local_folder, weights_identity
 from aifeedback.errors import UsageError, WeightsError
 from aifeedback.models import Sampling, Text
+from aifeedback.models._pixels import to_uint8
 
 if TYPE_CHECKING:
     import torch
@@ -310,12 +311,6 @@ class SD:
         checker = _guarded(place, True, lambda: StableDiffusionSafetyChecker.from_pretrained(
             place, subfolder="safety_checker", revision=commit, torch_dtype=self.dtype))  # fmt: skip
         return checker.to(self.device, self.dtype).eval()
-
-
-def to_uint8(pixels: Tensor) -> Tensor:
-    """Pixels (N, 3, H, W) in [-1, 1] to images (N, H, W, 3) uint8 on the CPU, rounded as diffusers rounds."""
-    unit = (pixels.float() / 2 + 0.5).clamp(0, 1).nan_to_num(0)
-    return (unit * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu()
 
 
 def _step_noise(scheduler: Any, noise: Tensor, seeds: Sequence[int] | None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def candidate_schema() -> pa.Schema:
         ("prompt_id", pa.string()), ("prompt", pa.string()), ("index", pa.int32()), ("seed", pa.int64()),
         ("image", pa.binary()), ("width", pa.int32()), ("height", pa.int32()), ("model", pa.string()),
         ("latent", pa.binary()), ("latent_shape", pa.list_(pa.int32())), ("rejected", pa.string()),
-        ("label", pa.float64()),
+        ("label", pa.float64()), ("truncated", pa.int32()),
     ]  # fmt: skip
     return pa.schema(fields)
 
