@@ -1,0 +1,209 @@
+"""Base and aligned model on held-out prompts from the same initial noise: images, scores, figures, a report.
+
+eval_images/<digest>/   of the base (shared by all trainings of the run) and of one training
+eval_scores/<digest>/   one scorer on one set of images
+eval/<digest>/          eval.json and report.html
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aifeedback.data.prompts import PromptList
+from aifeedback.errors import GateMissed, UsageError
+from aifeedback.launch import Launch, StageReport
+from aifeedback.recipe import Recipe
+from aifeedback.records import Candidate
+from aifeedback.report import Tile, read_metrics, render
+from aifeedback.report.figures import Scores, figures, lines, verdict
+from aifeedback.scorers import shown_as
+from aifeedback.seeds import derive_seed
+from aifeedback.stages import plan
+from aifeedback.stages._held_out import sample, score
+from aifeedback.store.candidates import iter_shards, table_to_candidates
+from aifeedback.store.run_dir import RunDir, StageDir, atomic_write, write_json
+
+PERFECT = {"shapes": 1.0}  # scorers that know a score which means "exactly right"
+log = logging.getLogger(__name__)
+
+
+def evaluate(
+    recipe: Recipe, run: RunDir, launch: Launch, min_win_rate: Mapping[str, float] | None = None
+) -> StageReport:
+    """Sample, score and compare what is not there yet; write `eval.json` and `report.html`.
+
+    Raises:
+        UsageError: no training of this recipe, or an unfinished one; no evaluation prompt; a verdict or gate by a
+            scorer that is not evaluated.
+        GateMissed: a win rate is lower than `min_win_rate` asks; the report is written all the same.
+    """
+    started = time.monotonic()
+    held_out = plan.eval_prompts(recipe, launch.offline)
+    identities = {name: plan.scorer_identity(recipe, name) for name in scorers_of(recipe)}
+    _check(recipe, held_out, identities, min_win_rate or {})
+    train = _trained(recipe, run, launch)
+    everything = plan.shards(len(held_out.prompts), recipe.eval.shard_prompts)
+    numbers = plan.shards(len(held_out.prompts), recipe.eval.shard_prompts, launch.limit)
+    images = [run.stage("eval_images", plan.image_facts(recipe, held_out, t, launch.offline)) for t in (None, train)]
+    new = sample(recipe, launch, held_out, numbers, images, train)
+    scored = score(recipe, run, launch, numbers, images, identities)
+    facts = plan.eval_facts(recipe, train, held_out, identities, launch.offline)
+    facts |= {} if numbers == everything else {"shards": numbers}
+    found = run.stage("eval", facts)
+    rows = _figures(recipe, scored, identities)
+    evaluation = _write(recipe, found, train, images, numbers, rows, scored)
+    counts = {"prompts": evaluation["prompts"], "images": 2 * evaluation["prompts"] * recipe.eval.images_per_prompt}
+    found.mark_complete({"counts": counts})
+    _gate(min_win_rate or {}, rows, found)
+    seconds = time.monotonic() - started
+    return StageReport(
+        stage="eval",
+        counts={**counts, "new_images": new},
+        rejected={f"unscored by {row['shown']}": row["unscored"] for row in rows},
+        seconds=seconds,
+        per_second=new / seconds,
+        complete=numbers == everything,
+        path=str(found.path),
+        lines=(*lines(evaluation), f"report: {found.path / 'report.html'}"),
+    )
+
+
+def scorers_of(recipe: Recipe) -> list[str]:
+    """The scorers of the evaluation: `eval.use`, else those that judged."""
+    return list(dict.fromkeys(recipe.eval.use or recipe.judge.use))
+
+
+def in_loop(recipe: Recipe, identities: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Those scorers that judged the training pairs or run on the same weights as one that did."""
+    judges = [] if recipe.judge.pairing.labels == "given" else recipe.judge.use
+    weights = {plan.scorer_identity(recipe, name).get("weights") for name in judges} - {None}
+    return {name for name, identity in identities.items() if name in judges or identity.get("weights") in weights}
+
+
+def _check(recipe: Recipe, held_out: PromptList, used: Mapping[str, Any], gates: Mapping[str, float]) -> None:
+    """Refuse before the first image what cannot be said after the last."""
+    if not held_out.prompts:
+        source = recipe.eval.prompts.source
+        raise UsageError(f"eval.prompts: {source} holds no prompt, expected at least one", hint="name another source")
+    if not used:
+        raise UsageError("eval.use: no scorer, expected at least one", hint="eval.use=[clip]")
+    wanted = recipe.eval.verdict
+    for place, name in [("eval.verdict", wanted)] * bool(wanted) + [("--min-win-rate", name) for name in gates]:
+        if name not in used:
+            raise UsageError(
+                f"{place}: {name} is not evaluated, expected one of {', '.join(used)}", hint="see eval.use"
+            )
+
+
+def _trained(recipe: Recipe, run: RunDir, launch: Launch) -> StageDir:
+    train = plan.find_train(recipe, run, launch.offline)
+    if not train.is_complete():
+        raise UsageError(f"{train.path}: this training is not finished", hint="aifb train goes on where it stopped")
+    return train
+
+
+# --- figures
+
+
+def _figures(
+    recipe: Recipe, scored: Mapping[str, list[Scores]], identities: Mapping[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    judges = in_loop(recipe, identities)
+    rows = []
+    for name, (base, aligned) in scored.items():
+        shown, seed = shown_as(identities[name]), derive_seed(recipe.seed, "bootstrap", name)
+        row = figures(
+            name, shown, name in judges, base, aligned, recipe.eval.bootstrap, seed, perfect=PERFECT.get(name)
+        )
+        if row is None:
+            log.warning("eval: %s scored no image: it is left out of the report", shown)
+        else:
+            rows.append(row)
+    return rows
+
+
+def _write(
+    recipe: Recipe,
+    found: StageDir,
+    train: StageDir,
+    images: Sequence[StageDir],
+    numbers: Sequence[int],
+    rows: list[dict[str, Any]],
+    scored: Mapping[str, list[Scores]],
+) -> dict[str, Any]:
+    """Write `eval.json` and `report.html`; returns what `eval.json` holds."""
+    said = verdict(rows, recipe.eval.verdict)
+    tiles, width, prompts = _tiles(recipe, images, numbers, scored.get(said["scorer"] or ""))
+    evaluation = {
+        "recipe": recipe.name,
+        "objective": recipe.train.objective,
+        "prompts": prompts,
+        "images_per_prompt": recipe.eval.images_per_prompt,
+        "width": width,
+        "verdict": said,
+        "scorers": rows,
+        "facts": _facts(recipe, train, images),
+    }
+    write_json(found.path / "eval.json", evaluation)
+    page = render(evaluation, tiles, read_metrics(train.path / "metrics.jsonl"))
+    atomic_write(found.path / "report.html", page.encode())
+    return evaluation
+
+
+def _tiles(
+    recipe: Recipe, images: Sequence[StageDir], numbers: Sequence[int], scores: Sequence[Scores] | None
+) -> tuple[list[Tile], int, int]:
+    """The gallery: the first image of the first prompts, unpicked; also the width of images and the prompts seen."""
+    tiles: list[Tile] = []
+    width, prompts = 0, 0
+    for (_, base), (_, aligned) in zip(*(iter_shards(folder, numbers) for folder in images), strict=True):
+        width = base.column("width")[0].as_py()
+        prompts += len(set(base.column("prompt_id").to_pylist()))
+        if len(tiles) < recipe.eval.gallery:
+            pairs = zip(table_to_candidates(base), table_to_candidates(aligned), strict=True)
+            tiles += [_tile(b, a, scores) for b, a in pairs if b.index == 0]
+    return tiles[: recipe.eval.gallery], width, prompts
+
+
+def _tile(base: Candidate, aligned: Candidate, scores: Sequence[Scores] | None) -> Tile:
+    key = (base.prompt_id, base.index)
+    before, after = (None, None) if scores is None else (scores[0].get(key), scores[1].get(key))
+    return Tile(base.prompt, base.image, aligned.image, before, after)
+
+
+def _facts(recipe: Recipe, train: StageDir, images: Sequence[StageDir]) -> dict[str, str]:
+    """What the report says was compared; no path, clock or host."""
+    base = images[0].facts
+    sampling, settings = base["sampling"], train.facts["settings"]
+    facts = {
+        "model": base["model"]["weights"],
+        "objective": ", ".join([recipe.train.objective, *(f"{key} {value}" for key, value in settings.items())]),
+        "training": f"{recipe.train.method}, {recipe.train.steps} steps of {recipe.train.global_batch} preference sets",
+        "sampling": f"{sampling['scheduler']}, {sampling['steps']} steps, guidance {sampling['guidance']:g}",
+        "prompts": recipe.eval.prompts.source,
+        "seed": str(recipe.seed),
+        "bootstrap": f"{recipe.eval.bootstrap:,} resamples of prompts",
+    }
+    return (
+        facts
+        | {"trained model": f"train/{train.digest}/model"}
+        | {
+            f"{name} images": f"eval_images/{folder.digest}"
+            for name, folder in zip(("base", "aligned"), images, strict=True)
+        }
+    )
+
+
+def _gate(gates: Mapping[str, float], rows: Sequence[Mapping[str, Any]], found: StageDir) -> None:
+    rates = {row["name"]: row["win_rate"] for row in rows}
+    missed = [
+        f"{name}: win rate {rates[name]:.3f}" if name in rates else f"{name}: no score"
+        for name, least in gates.items()
+        if rates.get(name, -1.0) < least
+    ]
+    if missed:
+        asked = ", ".join(f"{name}={least:g}" for name, least in gates.items())
+        raise GateMissed(f"{'; '.join(missed)}; asked for at least {asked}", hint=f"see {found.path / 'report.html'}")

@@ -1,0 +1,227 @@
+"""The whole loop as a user runs it: kill -9 in every stage, several workers, a changed recipe, plain diffusers.
+
+Processes are real (`python -m aifeedback`), the pipeline is tiny and random, so figures mean nothing here: bytes do.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aifeedback import pipeline, recipe_io
+from aifeedback.launch import Launch
+from aifeedback.recipe import Recipe
+
+ROOT = Path(__file__).parents[1]
+STAGES = ("candidates", "scores", "pairs", "latents", "train", "eval_images", "eval_scores", "eval")
+COMPARED = ("*.parquet", "*.safetensors", "eval.json", "report.html", "stage.json", "complete.json")
+
+RECIPE = """
+name: tiny
+prompts: {{source: {folder}/train.txt}}
+model: {{weights: {weights}}}
+generate: {{candidates: 3, steps: 2, guidance: 3.0, shard_prompts: 2}}
+judge: {{use: [jpeg_size]}}
+train:
+  objective: dpo
+  method: {method}
+  steps: 6
+  global_batch: 4
+  learning_rate: 1e-2
+  checkpoint_every: 2
+  validation: {{fraction: 0.25, every: 3}}
+  lora: {{rank: 2}}
+eval:
+  prompts: {{source: {folder}/heldout.txt}}
+  images_per_prompt: 2
+  shard_prompts: 2
+  use: [jpeg_size, shapes]
+  verdict: shapes
+  bootstrap: 100
+"""
+LAUNCH = Launch(device="cpu", micro_batch=1)
+
+
+def write_recipe(folder: Path, weights: Path, method: str = "full") -> Path:
+    """A recipe of eight prompts and, held out, four."""
+    folder.mkdir(parents=True, exist_ok=True)
+    colours = ["red", "blue", "green", "yellow", "white", "cyan", "purple", "orange"]
+    (folder / "train.txt").write_text(
+        "\n".join(f"a {c} circle left of a blue star on a gray background" for c in colours)
+    )
+    (folder / "heldout.txt").write_text(
+        "\n".join(f"a {c} square above a red circle on a black background" for c in colours[:4])
+    )
+    (folder / "tiny.yaml").write_text(RECIPE.format(folder=folder, weights=weights, method=method))
+    return folder / "tiny.yaml"
+
+
+def start(*words: str | Path) -> subprocess.Popen[bytes]:
+    """The command line in a process of its own, one thread, so that bytes agree."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "aifeedback", *map(str, words), "--device", "cpu", "--micro-batch", "1"]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def finish(process: subprocess.Popen[bytes]) -> str:
+    """Wait for a process that must succeed; returns what it said."""
+    said = process.communicate(timeout=240)[0].decode()
+    assert process.returncode == 0, said
+    return said
+
+
+def contents(run: Path, *stages: str) -> dict[str, bytes]:
+    """What must agree between runs, by path: all but checkpoints, logs, speeds and locks."""
+    found = [path for stage in stages for pattern in COMPARED for path in sorted((run / stage).rglob(pattern))]
+    return {str(p.relative_to(run)): p.read_bytes() for p in found if "checkpoints" not in p.parts}
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: Path) -> Path:
+    return write_recipe(tmp_path_factory.mktemp("recipe"), tiny_pipeline)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, recipe_file: Path) -> Path:
+    """An uninterrupted run."""
+    run = tmp_path_factory.mktemp("reference") / "run"
+    said = finish(start("run", recipe_file, "--run-dir", run))
+    assert "report.html" in said
+    return run
+
+
+def test_reference_is_complete(reference: Path) -> None:
+    for stage in STAGES:
+        assert list((reference / stage).glob("*/stage.json")), stage
+    evaluation = json.loads(next((reference / "eval").rglob("eval.json")).read_text())
+    assert {row["name"]: row["in_loop"] for row in evaluation["scorers"]} == {"jpeg_size": True, "shapes": False}
+    assert (evaluation["prompts"], evaluation["images_per_prompt"]) == (4, 2)
+    page = next((reference / "eval").rglob("report.html")).read_text()
+    assert page.count("<figure") == 4 and "implicit accuracy" in page
+
+
+@pytest.mark.timeout(600)
+def test_killed_in_every_stage_ends_with_the_same_bytes(reference: Path, recipe_file: Path, tmp_path: Path) -> None:
+    """kill -9 at a random moment after each stage has begun, then the same command again until it is done."""
+    chance, run, kills = random.Random(os.environ.get("AIFB_TEST_SEED", "0")), tmp_path / "run", 0
+    for stage in STAGES:
+        process = start("run", recipe_file, "--run-dir", run)
+        while process.poll() is None and not list((run / stage).glob("*/stage.json")):
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.15))
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+    finish(start("run", recipe_file, "--run-dir", run))
+    assert kills >= len(STAGES) // 2, "the run was too quick to be killed"
+    expected, found = contents(reference, *STAGES), contents(run, *STAGES)
+    assert sorted(found) == sorted(expected)
+    assert [name for name in expected if found[name] != expected[name]] == []
+    assert not list(run.rglob("*.damaged*")), "a killed process leaves nothing half written under a final name"
+
+
+def test_two_workers_make_the_same_shards(reference: Path, recipe_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for worker in [start("generate", recipe_file, "--run-dir", run, "--worker", f"{i}/2") for i in range(2)]:
+        finish(worker)
+    assert contents(run, "candidates") == contents(reference, "candidates")
+
+
+def load(path: Path, *overrides: str) -> Recipe:
+    return recipe_io.load(path, list(overrides))
+
+
+def test_changed_recipe_goes_into_new_folders(reference: Path, recipe_file: Path, tmp_path: Path) -> None:
+    """Other settings of training: candidates to latents and the base's images are used again, nothing is lost."""
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    before = contents(run, *STAGES)
+    reports = pipeline.run(load(recipe_file, "train.learning_rate=1e-3"), run, LAUNCH)
+    after = contents(run, *STAGES)
+    assert {name: after[name] for name in before} == before
+    new = {Path(name).parts[:2] for name in set(after) - set(before)}
+    stages = sorted(stage for stage, _ in new)
+    assert stages == ["eval", "eval_images", "eval_scores", "eval_scores", "train"]
+    assert {r.stage: r.counts for r in reports}["eval"]["new_images"] == 8
+
+
+def test_repeating_does_nothing(reference: Path, recipe_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("shard-*")}
+    reports = pipeline.run(load(recipe_file), run, LAUNCH)
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("shard-*")} == before
+    assert {r.stage: r.counts for r in reports}["eval"]["new_images"] == 0
+    assert contents(run, *STAGES) == contents(reference, *STAGES)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_plain_diffusers_gives_the_images_of_eval(
+    method: str, reference: Path, recipe_file: Path, tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    """Nothing of this package in the second half of this test: what we publish is what others load."""
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    pipeline.run(load(recipe_file, f"train.method={method}"), run, LAUNCH)
+    train = next(
+        path.parent
+        for path in (run / "train").glob("*/stage.json")
+        if json.loads(path.read_text())["train"]["method"] == method
+    )
+    images = next(
+        path.parent
+        for path in (run / "eval_images").glob("*/stage.json")
+        if json.loads(path.read_text())["train"] == train.name
+    )
+    rows = _rows(images)
+    plain = _plain_images(tiny_pipeline, train / "model", method, rows)
+    assert len(rows) == 8
+    for row, image in zip(rows, plain, strict=True):
+        assert _pixels(row["image"]) == image.tobytes(), row["prompt"]
+    base = next(
+        p.parent for p in (run / "eval_images").glob("*/stage.json") if json.loads(p.read_text())["train"] is None
+    )
+    changed = [_pixels(a["image"]) != _pixels(b["image"]) for a, b in zip(rows, _rows(base), strict=True)]
+    assert any(changed), "training changed no image: this test would show nothing"
+    assert [r["seed"] for r in rows] == [r["seed"] for r in _rows(base)]
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    return [row for path in sorted(folder.glob("shard-*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def _pixels(data: bytes) -> bytes:
+    from PIL import Image
+
+    return Image.open(io.BytesIO(data)).convert("RGB").tobytes()
+
+
+def _plain_images(weights: Path, model: Path, method: str, rows: list[dict[str, Any]]) -> list[Any]:
+    import torch
+    from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+
+    pipe = StableDiffusionPipeline.from_pretrained(weights)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    if method == "lora":
+        pipe.load_lora_weights(model)
+    else:
+        pipe.unet = UNet2DConditionModel.from_pretrained(model / "unet")
+    pipe.set_progress_bar_config(disable=True)
+    images = []
+    for row in rows:
+        generator = torch.Generator("cpu").manual_seed(row["seed"])
+        made = pipe(row["prompt"], num_inference_steps=2, guidance_scale=3.0, generator=generator)
+        images.append(made.images[0])
+    return images
