@@ -206,7 +206,8 @@ def _message(found: ErrorDetails) -> str:
     if kind in _BOUNDS:
         sign, key = _BOUNDS[kind]
         return f"must be {sign} {found['ctx'][key]:g}, got {got}"
-    return f"{found['msg'].replace('Input should be', 'must be').replace('String should', 'must')}, got {got}"
+    said = found["msg"].partition(", unable")[0].replace("Input should be", "must be").replace("String should", "must")
+    return f"{said}, got {got}"
 
 
 def _brief(value: Any) -> str:

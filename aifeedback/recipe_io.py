@@ -63,9 +63,9 @@ def loads(text: str, label: str, overrides: Sequence[str] = ()) -> Recipe:
         recipe_yaml.override(document, override)
     recipe, problems = recipe_check.build(document.data)
     if recipe is None:
+        problems.sort(key=lambda problem: document.order(problem.path))
         lines = [f"{recipe_yaml.shown(path)}: {message} [{document.place(path)}]" for path, message in problems]
-        hint = "`aifb validate RECIPE` checks without running" if len(lines) > 1 else None
-        raise RecipeError("\n".join(dict.fromkeys(lines)), hint=hint)
+        raise RecipeError("\n".join(dict.fromkeys(lines)))
     return recipe_check.resolve(recipe)
 
 

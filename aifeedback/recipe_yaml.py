@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +66,11 @@ class Document:
             if path[:length] in self.places:
                 return self.places[path[:length]]
         return f"{self.label}:1"
+
+    def order(self, path: Path) -> int:
+        """The line of a key in the file; overrides come after all lines."""
+        line = self.place(path).rpartition(":")[2]
+        return int(line) if line.isdigit() else sys.maxsize
 
 
 def shown(path: Path) -> str:

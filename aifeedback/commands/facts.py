@@ -39,10 +39,7 @@ def _prompt_count(section: Prompts, launch: Launch) -> int | None:
     """How many prompts; None where only a download would tell."""
     if section.source.startswith("hf:"):
         return None
-    try:
-        found = len(prompts.load(**section.model_dump(), offline=True).prompts)
-    except AIFeedbackError as error:
-        raise type(error)(f"prompts {section.source}: {error.message}", hint=error.hint) from error
+    found = len(prompts.load(**section.model_dump(), offline=True).prompts)
     return found if launch.limit is None else min(found, launch.limit)
 
 

@@ -157,7 +157,7 @@ def _check(gates: dict[str, float], folder: Path) -> None:
     path = folder / "eval.json"
     try:
         rows = json.loads(path.read_text("utf-8"))["scorers"]
-        rates = {row["name"]: float(row["win_rate"]["value"]) for row in rows}
+        rates = {row["name"]: float(row["win_rate"]) for row in rows}
         missed = [
             f"{name}: win rate {rates[name]:.3f}, asked for at least {rate:g}"
             for name, rate in gates.items()

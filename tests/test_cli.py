@@ -1,0 +1,261 @@
+"""The command line: which recipe and where, exit codes, what goes to stdout and stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aifeedback import pipeline, recipe_io
+from aifeedback.cli import main
+from aifeedback.errors import Interrupted, MissingDependency, WeightsError
+from aifeedback.launch import Launch, StageReport
+from aifeedback.recipe import Recipe
+
+Played = list[tuple[str, Recipe, Path, Launch]]
+DEFAULT = Path("runs/shapes-dspo")
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test stands in an empty directory; what `--offline` sets is undone."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, os.environ.get(name, "0"))
+    return tmp_path
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> Played:
+    found: Played = []
+
+    def stage(name: str) -> Callable[..., StageReport]:
+        def play(recipe: Recipe, run: Any, launch: Launch) -> StageReport:
+            found.append((name, recipe, run.path, launch))
+            return StageReport(name, {"images": 8}, {"unreadable": 1}, 2.0, 4.0, path=str(run.path), lines=("a table",))
+
+        return play
+
+    monkeypatch.setattr(pipeline, "stage", stage)
+    return found
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def play(*_: Any) -> StageReport:
+        raise error
+
+    monkeypatch.setattr(pipeline, "stage", lambda name: play)
+
+
+def test_the_four_verbs_in_an_empty_directory(played: Played) -> None:
+    assert main(["generate"]) == 0
+    assert main(["judge", "--scorer", "clip"]) == 0
+    assert main(["train", "--objective", "dpo"]) == 0
+    assert main(["eval"]) == 0
+    assert [name for name, *_ in played] == ["generate", "judge", "train", "eval"]
+    assert {path for _, _, path, _ in played} == {DEFAULT}
+    last = played[-1][1]
+    assert (last.judge.use, last.train.objective) == (["clip"], "dpo")
+    assert played[0][1].judge.use == ["pickscore"]
+
+
+def test_run_plays_all(played: Played) -> None:
+    assert main(["run", "shapes/dpo", "train.steps=3"]) == 0
+    assert [name for name, *_ in played] == list(pipeline.STAGES)
+    assert played[0][2] == Path("runs/shapes-dpo")
+    assert played[0][1].train.steps == 3
+
+
+def test_run_directory_named_or_stood_in(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["generate", "--run-dir", "mine", "generate.steps=3"]) == 0
+    assert main(["judge", "--run-dir", "mine"]) == 0
+    assert played[-1][1].generate == played[0][1].generate
+    monkeypatch.chdir("mine")
+    assert main(["train"]) == 0
+    assert played[-1][2] == Path()
+    assert played[-1][1].generate == played[0][1].generate
+
+
+def test_a_changed_recipe_is_played_and_the_earlier_one_kept(played: Played) -> None:
+    assert main(["generate", "shapes/dspo"]) == 0
+    assert main(["generate", "shapes/dspo", "seed=1"]) == 0
+    assert recipe_io.load(DEFAULT / "recipe.yaml").seed == 1
+    assert len(list((DEFAULT / "recipes").iterdir())) == 2
+
+
+def test_launch_options_arrive(played: Played) -> None:
+    flags = ["--device", "cpu", "--micro-batch", "4", "--limit", "2", "--offline", "--allow-code", "--worker", "1/3"]
+    assert main(["generate", *flags]) == 0
+    assert played[0][3] == Launch("cpu", 1, 3, 1, 4, 2, True, True)
+
+
+def test_report_on_stdout(played: Played, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines() == ["a table", "generate: 8 images; left out: 1 unreadable; 2 s (4/s)", f"  -> {DEFAULT}"]
+
+
+def test_json(played: Played, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"] == {"images": 8}
+    assert main(["run", "--json"]) == 0
+    assert [report["stage"] for report in json.loads(capsys.readouterr().out)] == list(pipeline.STAGES)
+
+
+def test_dry_run_does_nothing(played: Played, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--dry-run", "--limit", "10"]) == 0
+    out = capsys.readouterr().out
+    assert "prompts        10" in out
+    assert "candidates     80" in out
+    assert played == []
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["genrate"], "Did you mean 'generate'?"),
+        (["generate", "--limt", "3"], "--limit"),
+        (["generate", "--limit", "0"], "--limit"),
+        (["generate", "--device", "tpu"], "must be auto, cpu, cuda"),
+        (["generate", "--worker", "4/4"], "0 <= I < N"),
+        (["generate", "--worker", "0/2", "--workers", "2"], "one of them"),
+        (["generate", "nowhere.yaml"], "no such file"),
+        (["generate", "shapes/dspo", "shapes/dpo"], "one recipe at most"),
+        (["judge", "--scorer", "pikscore"], 'did you mean "pickscore"?'),
+        (["train", "--objective", "dspoo"], 'did you mean "dspo"?'),
+        (["train", "model.family=sdd"], 'did you mean "sd"?'),
+        (["generate", "generate.candidates=1"], "learns from a pair"),
+        (["validate", "prompts.source=none.txt"], "none.txt"),
+        (["eval", "--min-win-rate", "clip=0.5"], "not in eval.use"),
+        (["eval", "--min-win-rate", "shapes"], "NAME=RATE"),
+        (["eval", "--min-win-rate", "shapes=55"], "[0, 1]"),
+        (["cp", "shapes/nope"], "nor a shipped recipe"),
+    ],
+)
+def test_usage_errors_are_2(words: list[str], said: str, played: Played, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert said in err
+    assert "Traceback" not in err
+    assert played == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (WeightsError("no weights", hint="get some"), 1, "error: no weights\nhint: get some\n"),
+        (MissingDependency("no wandb", hint="pip install wandb"), 3, "hint: pip install wandb"),
+        (ZeroDivisionError("oops"), 1, "error: ZeroDivisionError: oops"),
+        (KeyboardInterrupt(), 130, "hint: resume: aifb generate --limit 3"),
+        (Interrupted("at step 5"), 130, "hint: resume: aifb generate --limit 3"),
+    ],
+)
+def test_failures(
+    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(monkeypatch, error)
+    assert main(["generate", "--limit", "3"]) == code
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+
+
+def test_traceback_with_v(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    failing(monkeypatch, ZeroDivisionError("oops"))
+    assert main(["generate", "-v"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_file_in_the_way_of_the_run_directory(played: Played, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("runs").mkdir()
+    DEFAULT.write_text("")
+    assert main(["generate"]) == 2
+    assert "is a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("rate", "code"), [(0.6, 0), (0.55, 0), (0.5, 4), (None, 1)])
+def test_gate(rate: float | None, code: int, played: Played, capsys: pytest.CaptureFixture[str]) -> None:
+    DEFAULT.mkdir(parents=True)
+    (DEFAULT / "eval.json").write_text(json.dumps({"scorers": [{"name": "shapes", "win_rate": rate}]}))
+    assert main(["eval", "--min-win-rate", "shapes=0.55"]) == code
+    if code == 4:
+        assert "win rate 0.500, asked for at least 0.55" in capsys.readouterr().err
+
+
+def test_ls_names_everything(capsys: pytest.CaptureFixture[str], played: Played) -> None:
+    assert main(["generate"]) == 0
+    capsys.readouterr()
+    assert main(["ls", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "shapes/dspo" in found["recipes"]
+    assert {"pickscore", "clip"} <= found["scorers"].keys()
+    assert found["runs"][str(DEFAULT)] == "dspo, judged by pickscore; done: nothing yet"
+    assert main(["ls"]) == 0
+    assert "  shapes/dspo" in capsys.readouterr().out
+
+
+def test_show_is_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "shapes/dspo", "seed=3"]) == 0
+    assert recipe_io.loads(capsys.readouterr().out, "shown") == recipe_io.load("shapes/dspo", ["seed=3"])
+    assert main(["show", "shapes/dspo", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["train"]["objective"] == "dspo"
+
+
+def test_validate(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "shapes/dspo", "eval.use=[pickscore]", "eval.verdict=null"]) == 0
+    captured = capsys.readouterr()
+    assert "candidates     1,920" in captured.out
+    assert "in-loop" in captured.err
+    assert main(["validate", "dspo/ai_feedback_sd15"]) == 0
+    assert "known once downloaded" in capsys.readouterr().out
+
+
+def test_cp(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cp", "shapes/dspo", "mine.yaml"]) == 0
+    assert main(["show", "mine.yaml"]) == 0
+    assert main(["cp", "shapes/dspo", "mine.yaml"]) == 2
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from aifeedback.commands import doctor
+
+    monkeypatch.setattr(doctor, "_devices", lambda: [("devices", "cpu")])  # spares the import of torch
+    assert main(["doctor", "--json", "--offline"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"python", "torch", "devices", "disk", "hub", "builtin:shapes"} <= found.keys()
+    assert found["hub"] == "not asked: offline"
+
+
+def test_doctor_compares_with_the_tested_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    from aifeedback.commands import doctor
+
+    assert doctor.tested()["torch"] == "2.13.0"
+    monkeypatch.setattr(doctor, "tested", lambda: {"click": "0.1", "nothere": "1"})
+    assert "(tested: 0.1)" in doctor.compare("click")
+    assert doctor.compare("nothere") == "NOT INSTALLED: pip install nothere"
+
+
+def test_help_comes_without_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert main(["--help"]) == 0
+    assert main(["eval", "--help"]) == 0
+    assert "--min-win-rate" in capsys.readouterr().out
+
+
+def test_as_a_program_into_a_closed_pipe() -> None:
+    root = Path(__file__).parents[1]
+    command = f"{sys.executable} -m aifeedback show shapes/dspo | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)}
+    )
+    assert "Traceback" not in done.stderr
+    assert "error" not in done.stderr

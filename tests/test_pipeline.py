@@ -1,0 +1,153 @@
+"""The pipeline: order, the kept recipe, helper processes and their ends."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aifeedback import pipeline, recipe_io
+from aifeedback.errors import AIFeedbackError, StoreError
+from aifeedback.launch import Launch, StageReport
+from aifeedback.recipe import Recipe
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return recipe_io.load("shapes/dspo")
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Launch]]:
+    """Stages that only note that they were played."""
+    found: list[tuple[str, Launch]] = []
+
+    def stage(name: str) -> Callable[..., StageReport]:
+        def play(recipe: Recipe, run: Any, launch: Launch) -> StageReport:
+            found.append((name, launch))
+            return StageReport(name, path=str(run.path / name))
+
+        return play
+
+    monkeypatch.setattr(pipeline, "stage", stage)
+    return found
+
+
+def test_plays_in_order_and_tells(recipe: Recipe, played: list[tuple[str, Launch]], tmp_path: Path) -> None:
+    told: list[str] = []
+    reports = pipeline.run(recipe, tmp_path / "r", Launch(), told=lambda report: told.append(report.stage))
+    assert [name for name, _ in played] == list(pipeline.STAGES) == told == [report.stage for report in reports]
+    assert recipe_io.load(tmp_path / "r" / "recipe.yaml") == recipe
+
+
+def test_every_recipe_played_is_kept(recipe: Recipe, played: list[tuple[str, Launch]], tmp_path: Path) -> None:
+    other = recipe_io.load("shapes/dspo", ["train.steps=7"])
+    for one in (recipe, recipe, other):
+        pipeline.run(one, tmp_path, Launch(), ["judge"])
+    assert recipe_io.load(tmp_path / "recipe.yaml").train.steps == 7
+    assert len(list((tmp_path / "recipes").glob("*.yaml"))) == 2
+
+
+def test_a_run_directory_that_is_read_only_is_an_error(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "recipes").write_text("in the way")
+    with pytest.raises(StoreError, match="recipes"):
+        pipeline.keep_recipe(recipe, tmp_path)
+
+
+def test_flags_are_read_back_as_the_same_launch() -> None:
+    from aifeedback.commands import launch_of
+    from aifeedback.commands.stages import generate
+
+    launch = Launch(device="cpu", worker=1, workers=3, micro_batch=4, limit=5, offline=True, allow_code=True)
+    context = generate.make_context("generate", [*pipeline.flags(launch), "--worker", "1/3"])
+    assert launch_of(context.params) == launch
+
+
+def script(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    """Let helpers run `body`, with `words` the command line they would have had."""
+
+    def command(name: str, run_dir: Path, launch: Launch, number: int, more: list[str]) -> list[str]:
+        code = f"import os, sys, pathlib\nwords = sys.argv[1:]\nrun_dir = pathlib.Path({str(run_dir)!r})\n{body}"
+        return [sys.executable, "-S", "-c", code, name, *more]
+
+    monkeypatch.setattr(pipeline, "_command", command)
+
+
+def test_workers_share_a_sharded_stage(
+    recipe: Recipe, played: list[tuple[str, Launch]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(monkeypatch, "(run_dir / words[-1].replace('/', '-')).write_text(words[0])")
+    pipeline.run(recipe, tmp_path, Launch(), ["generate", "train"], helpers=3)
+    assert sorted(path.name for path in tmp_path.glob("*-3")) == ["0-3", "1-3", "2-3"]
+    assert (tmp_path / "0-3").read_text() == "generate"  # train is not sharded
+    assert [name for name, _ in played] == ["generate", "train"]
+
+
+def test_a_lost_worker_is_made_up_for(
+    recipe: Recipe, played: list[tuple[str, Launch]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(monkeypatch, "os.kill(os.getpid(), 9) if words[-1].startswith('1') else None")
+    pipeline.run(recipe, tmp_path, Launch(), ["judge"], helpers=2)
+    assert [name for name, _ in played] == ["judge"]
+
+
+def test_a_worker_with_a_bad_recipe_stops_the_run(
+    recipe: Recipe, played: list[tuple[str, Launch]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(monkeypatch, "sys.exit(2)")
+    with pytest.raises(AIFeedbackError, match="worker 0/2 ended with exit code 2"):
+        pipeline.run(recipe, tmp_path, Launch(), ["judge"], helpers=2)
+    assert played == []
+
+
+def test_processes_are_joined_as_torchrun_does(
+    recipe: Recipe, played: list[tuple[str, Launch]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = "'RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'"
+    body = f"(run_dir / ('rank' + os.environ['RANK'])).write_text(' '.join(os.environ[n] for n in ({names})))"
+    script(monkeypatch, body)
+    pipeline.run(recipe, tmp_path, Launch(processes=2), ["train"])
+    ranks = [(tmp_path / f"rank{rank}").read_text().split() for rank in (0, 1)]
+    assert [words[:4] for words in ranks] == [[str(rank), str(rank), "2", "127.0.0.1"] for rank in (0, 1)]
+    assert ranks[0][4] == ranks[1][4]
+
+
+def test_one_failed_process_ends_the_others(
+    recipe: Recipe, played: list[tuple[str, Launch]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(monkeypatch, "import time\nsys.exit(1) if os.environ['RANK'] == '1' else time.sleep(60)")
+    started = time.monotonic()
+    with pytest.raises(AIFeedbackError, match="exit codes"):
+        pipeline.run(recipe, tmp_path, Launch(processes=2), ["train"])
+    assert time.monotonic() - started < 20
+    assert played == []
+
+
+def test_ctrl_c_reaches_the_workers(
+    recipe: Recipe, played: list[tuple[str, Launch]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = """
+import time
+try:
+    (run_dir / ("up" + words[-1][0])).write_text("")
+    time.sleep(60)
+except KeyboardInterrupt:
+    (run_dir / ("saved" + words[-1][0])).write_text("")
+"""
+    script(monkeypatch, body)
+
+    def interrupt() -> None:
+        while len(list(tmp_path.glob("up*"))) < 2:
+            time.sleep(0.02)
+        signal.raise_signal(signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(recipe, tmp_path, Launch(), ["judge"], helpers=2)
+    assert len(list(tmp_path.glob("saved*"))) == 2

@@ -1,0 +1,79 @@
+"""Plug-ins are found by file name and looked at without torch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aifeedback import plugins
+from aifeedback.errors import RecipeError, UsageError
+
+
+def test_names_are_file_names() -> None:
+    assert {"dpo", "dspo", "sft"} <= set(plugins.names("objectives"))
+    assert {"clip", "pickscore", "shapes", "jpeg_size"} <= set(plugins.names("scorers"))
+    assert "sd" in plugins.names("models")
+    assert not any(name.startswith("_") for kind in plugins.KINDS for name in plugins.names(kind))
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in plugins.KINDS for name in plugins.names(kind)])
+def test_every_plug_in_loads_and_says_what_it_is(kind: plugins.Kind, name: str) -> None:
+    assert callable(plugins.load(kind, name))
+    line, lacking = plugins.summary(kind, name)
+    assert line
+    assert lacking == []
+    assert not plugins.settings_of(kind, name).keys() & {"device", "offline"}
+
+
+def test_settings_and_arity() -> None:
+    settings = plugins.settings_of("objectives", "dspo")
+    assert {"beta", "gamma", "gradient"} <= settings.keys()
+    assert plugins.settings_of("objectives", "dpo")["beta"] is plugins.REQUIRED or plugins.settings_of(
+        "objectives", "dpo"
+    )
+    assert plugins.arity_of("dpo") == "pair"
+    assert plugins.arity_of("sft") != "pair"
+    assert plugins.check_of("objectives", "dspo") is not None
+
+
+@pytest.mark.parametrize("name", ["dppo", "../objectives/dpo", "_clip", "__init__", "dpo.py"])
+def test_unknown_names_are_refused(name: str) -> None:
+    with pytest.raises(RecipeError, match="unknown objective"):
+        plugins.load("objectives", name)
+
+
+def test_did_you_mean() -> None:
+    assert plugins.did_you_mean("pickscor", ["clip", "pickscore"]) == '; did you mean "pickscore"?'
+    assert plugins.did_you_mean("zzz", ["clip", "pickscore"]) == "; known: clip, pickscore"
+
+
+def test_own_code_runs_only_when_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_judge_module.py").write_text("def Mine(): return 5\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(UsageError, match="not run by itself") as caught:
+        plugins.load("scorers", "my_judge_module:Mine")
+    assert caught.value.hint == "add --allow-code"
+    assert "my_judge_module" not in sys.modules
+    assert plugins.load("scorers", "my_judge_module:Mine", allow_code=True)() == 5
+    with pytest.raises(UsageError, match="cannot be loaded"):
+        plugins.load("scorers", "my_judge_module:Other", allow_code=True)
+    assert plugins.settings_of("scorers", "my_judge_module:Mine") == {}
+
+
+def test_entry_points_are_listed_but_not_imported_to_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Point:
+        name, value, module = "theirs", "their.module:load", "their.module"
+
+        def load(self) -> Any:
+            return lambda: "loaded"
+
+    monkeypatch.setattr(plugins, "_entry_points", lambda kind: {"theirs": Point()})
+    assert "theirs" in plugins.names("scorers")
+    assert plugins.unknown("scorers", "theirs") is None
+    assert plugins.parameters("scorers", "theirs") is None
+    assert plugins.summary("scorers", "theirs") == ("entry point their.module:load", [])
+    assert plugins.load("scorers", "theirs")() == "loaded"
