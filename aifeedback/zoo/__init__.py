@@ -16,3 +16,8 @@ def weights_folder(name: str) -> Path:
         found = ", ".join(sorted(p.name for p in _WEIGHTS.glob("*") if p.is_dir())) or "none"
         raise WeightsError(f"builtin:{name}: no such embedded model, expected one of: {found}")
     return folder
+
+
+def prompts_file(name: str) -> Path:
+    """The file of an embedded prompt list (`align`, `validation`, `heldout`), one prompt a line."""
+    return Path(__file__).parent / "prompts" / f"{name}.txt"

@@ -14,7 +14,7 @@ from aifeedback.zoo.autoencoder import LATENT_CHANNELS, pixels
 from aifeedback.zoo.trainer import Plan, train
 from aifeedback.zoo.vocabulary import CONTEXT
 
-PLAN = Plan(steps=4500, batch=64, peak_lr=1.5e-3)
+PLAN = Plan(steps=3600, batch=64, peak_lr=1.5e-3)
 BANK = 40_000
 """Scenes drawn and encoded once, before the first step."""
 
@@ -89,15 +89,24 @@ def make_bank(vae: Any, tokenizer: Any, count: int, seed: int) -> tuple[Tensor, 
     return (stacked * scaling).contiguous(), torch.cat(ids), scaling
 
 
+def _kept_bank(path: Path, vae: Any, tokenizer: Any, count: int, seed: int) -> tuple[Tensor, Tensor, float]:
+    """The bank of an earlier start of this run, or a new one."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(make_bank(vae, tokenizer, count, seed), path)
+    latents, ids, scaling = torch.load(path, weights_only=True)
+    return latents, ids, scaling
+
+
 def pretrain(vae: Any, tokenizer: Any, folder: Path, device: str, plan: Plan = PLAN, bank: int = BANK) -> tuple[Denoiser, float]:
     """Train on a bank of encoded scenes; returns the averaged denoiser and the latents' scaling factor."""
-    from diffusers import DDPMScheduler
+    from diffusers import DDIMScheduler
 
-    latents, ids, scaling = make_bank(vae, tokenizer, bank, plan.seed)
+    latents, ids, scaling = _kept_bank(folder / f"bank-{bank}-{plan.seed}.pt", vae, tokenizer, bank, plan.seed)
     empty = token_ids(tokenizer, [""])[0]
     torch.manual_seed(plan.seed)
     model = build(tokenizer).to(device)
-    noising = DDPMScheduler(**SCHEDULE)
+    noising = DDIMScheduler(**SCHEDULE)
 
     def loss_of(rng: random.Random, count: int) -> tuple[Tensor, dict[str, float]]:
         rows = torch.tensor([rng.randrange(len(latents)) for _ in range(count)])
