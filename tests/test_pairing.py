@@ -81,13 +81,14 @@ def test_win_fraction_by_hand() -> None:
     # a: wins 2, 1, 0 of 2; b: wins 2, 0.5, 0.5; c: wins 0, 1, 2
     made = pair(entries(a=[3.0, 2, 1], b=[9.0, 5, 5], c=[1.0, 2, 3]), Rules(aggregate="win_fraction"))
     assert made.sets[0].scores == pytest.approx((4 / 6, 2.5 / 6))
-    assert sets(made) == [((0, 1), pytest.approx(1.5 / 6))]
+    assert made.sets[0].indices == (0, 1)
+    assert made.sets[0].margin == pytest.approx(1.5 / 6)
 
 
 def test_unanimous() -> None:
-    scores = {"a": [3.0, 2.0, 1.0], "b": [1.0, 3.0, 0.0]}  # agreed: 0 over 2, 1 over 2
-    assert pair(entries(**scores), Rules(aggregate="unanimous")).sets[0].indices == (1, 2)
-    made = pair(entries(**scores), Rules(aggregate="unanimous", strategy="all"))
+    scored = entries(a=[3.0, 2.0, 1.0], b=[1.0, 3.0, 0.0])  # agreed: 0 over 2, 1 over 2
+    assert pair(scored, Rules(aggregate="unanimous")).sets[0].indices == (1, 2)
+    made = pair(scored, Rules(aggregate="unanimous", strategy="all"))
     assert [s.indices for s in made.sets] == [(1, 2), (0, 2)]
     assert made.dropped == {"not unanimous": 1}
     for strategy in ("best_worst", "ranking"):

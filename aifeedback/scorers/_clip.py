@@ -149,12 +149,16 @@ class ClipScorer:
 
 def identity(published: Published, tau: float, weights: str, revision: str | None) -> dict[str, Any]:
     """Identity of a CLIP-like scorer: which weights, and what to show where they are not the published ones."""
-    try:
-        found = weights_identity(weights, revision)
-    except WeightsError as error:
-        raise _not_loaded(published, weights, error.message) from error
+    found = _found(published, weights, revision)
     label = weights if weights.startswith(BUILTIN) or local_folder(weights) is None else found
     return {"weights": found, "unpublished": None if weights == published.weights else label, "tau": tau}
+
+
+def _found(published: Published, weights: str, revision: str | None, offline: bool = False) -> str:
+    try:
+        return weights_identity(weights, revision, offline)
+    except WeightsError as error:
+        raise _not_loaded(published, error.message) from error
 
 
 def load_backbone(
@@ -170,12 +174,12 @@ def load_backbone(
     folder = local_folder(weights)
     source = weights if folder is None else str(folder)
     own = weights == published.tokenizer or (folder is not None and _has_tokenizer(folder))
-    key = f"clip:{weights_identity(weights, revision, offline)}:{dtype}"
+    key = f"clip:{_found(published, weights, revision, offline)}:{dtype}"
     try:
         return _load(key, source, source if own else published.tokenizer, revision, dtype, device, offline)
     except Exception as error:  # transformers raises OSError, ValueError, safetensors and Hub errors alike
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
-        raise _not_loaded(published, weights, f"{weights}: the weights cannot be loaded ({reason})") from error
+        raise _not_loaded(published, f"{weights}: the weights cannot be loaded ({reason})") from error
 
 
 @cache
@@ -194,7 +198,7 @@ def _has_tokenizer(folder: Path) -> bool:
     return (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
 
 
-def _not_loaded(published: Published, weights: str, message: str) -> WeightsError:
+def _not_loaded(published: Published, message: str) -> WeightsError:
     names = dict.fromkeys((published.weights, published.tokenizer))
     commands = " && ".join(f"hf download {name}" for name in names)
     key = f"judge.scorers.{published.scorer}.weights"

@@ -14,8 +14,8 @@ PAIR = Scene((Object("red", "circle"), Object("blue", "square")), "left of", "wh
 
 def softened(image: Image.Image, blur: float, noise: float, seed: int) -> Image.Image:
     pixels = np.asarray(image.filter(ImageFilter.GaussianBlur(blur)), dtype=np.float32)
-    pixels = pixels + np.random.RandomState(seed).normal(0, noise, pixels.shape)
-    return Image.fromarray(np.clip(pixels, 0, 255).round().astype(np.uint8))
+    noisy = pixels + np.random.RandomState(seed).normal(0, noise, pixels.shape)
+    return Image.fromarray(np.clip(noisy, 0, 255).round().astype(np.uint8))
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "heldout"])

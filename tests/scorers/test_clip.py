@@ -1,0 +1,115 @@
+"""clip and pickscore against numbers of an independent path, and the refusals."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from aifeedback import scorers
+from aifeedback.errors import WeightsError
+from aifeedback.scorers import _clip, clip, pickscore
+from tests.scorers import make_clip_fixture
+
+EXPECTED = json.loads(make_clip_fixture.FILE.read_text())
+
+
+def matrix(scorer: Any) -> list[list[float]]:
+    """Score of every image for every prompt."""
+    images = [scorer.prepare(p) for p in make_clip_fixture.pictures()]
+    columns = [scorer.score(images, [text] * len(images)) for text in scorer.embed(make_clip_fixture.PROMPTS)]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def test_pickscore_is_the_scaled_cosine(small_clip: str) -> None:
+    found = torch.tensor(matrix(pickscore.load(device="cpu", weights=small_clip)))
+    assert torch.allclose(found, torch.tensor(EXPECTED["logits_per_image"]), atol=2e-5, rtol=0)
+    assert found.std() > 0.1
+
+
+def test_clip_is_the_cosine(small_clip: str) -> None:
+    found = torch.tensor(matrix(clip.load(device="cpu", weights=small_clip)))
+    assert torch.allclose(found, torch.tensor(EXPECTED["logits_per_image"]) / 20.0, atol=1e-6, rtol=0)
+
+
+def test_wrong_activation_misses_the_numbers(tmp_path: Path) -> None:
+    """A guard on the fixture itself: it must notice the classic mistake."""
+    wrong = str(make_clip_fixture.save(tmp_path, activation="quick_gelu"))
+    found = torch.tensor(matrix(clip.load(device="cpu", weights=wrong)))
+    assert (found - torch.tensor(EXPECTED["logits_per_image"]) / 20.0).abs().max() > 1e-4
+
+
+def test_pixels_are_those_of_the_plain_path(small_clip: str) -> None:
+    network = clip.load(device="cpu", weights=small_clip).network
+    for picture in make_clip_fixture.pictures():
+        plain = torch.as_tensor(make_clip_fixture.pixels(picture)).float()
+        assert (network.prepare(picture) - plain).abs().max() < 1e-6
+
+
+def test_long_prompts_are_cut_and_counted(small_clip: str) -> None:
+    scorer = clip.load(device="cpu", weights=small_clip)
+    assert scorer.prompt_limit == 24
+    short, single, long = scorer.truncated(make_clip_fixture.PROMPTS)
+    assert (short, single) == (0, 0)
+    assert long > 0
+    assert len(scorer.embed(["word " * 2000])) == 1
+
+
+def test_two_scorers_share_one_network(small_clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = clip.load(device="cpu", weights=small_clip), pickscore.load(device="cpu", weights=small_clip)
+    assert one.network is two.network
+    assert one.backbone == two.backbone
+    images, text = [one.prepare(Image.new("RGB", (40, 40), "red"))], one.embed(["a red circle"])
+    calls: list[int] = []
+    kept = one.network.model.get_image_features
+
+    def counted(**inputs: Any) -> Any:
+        calls.append(1)
+        return kept(**inputs)
+
+    monkeypatch.setattr(one.network.model, "get_image_features", counted)
+    values = one.score(images, text) + two.score(images, text)
+    assert len(calls) == 1
+    assert values[1] == pytest.approx(20.0 * float(values[0]), rel=1e-5)  # type: ignore[arg-type]
+
+
+def test_unpublished_weights_are_named_and_said_once(small_clip: str, caplog: pytest.LogCaptureFixture) -> None:
+    scorers.say_unpublished.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        made = [clip.load(device="cpu", weights=small_clip) for _ in range(2)]
+    assert sum("not its published weights" in message for message in caplog.messages) == 1
+    assert made[0].identity == scorers.identity_of("clip", {"weights": small_clip})
+    assert scorers.shown(made[0]).startswith("clip[folder@")
+    assert small_clip not in json.dumps(made[0].identity)
+
+
+def test_builtin_weights_are_shown_by_name() -> None:
+    identity = {"name": "pickscore", "unpublished": "builtin:shapes-clip"}
+    assert scorers.shown_as(identity) == "pickscore[builtin:shapes-clip]"
+    assert scorers.shown_as({"name": "pickscore", "unpublished": None}) == "pickscore"
+
+
+@pytest.mark.parametrize("module", [clip, pickscore])
+def test_no_fallback_without_published_weights(module: Any) -> None:
+    with pytest.raises(WeightsError, match=module.PUBLISHED.weights) as caught:
+        module.load(device="cpu", offline=True)
+    hint = str(caught.value.hint)
+    assert f"hf download {module.PUBLISHED.weights}" in hint
+    assert "judge.scorers" in hint
+
+
+def test_a_folder_that_is_no_clip_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(WeightsError, match="cannot be loaded"):
+        clip.load(device="cpu", weights=str(tmp_path))
+
+
+def test_features_may_be_a_tensor_or_an_output() -> None:
+    class Output:
+        pooler_output = torch.tensor([[3.0, 4.0]])
+
+    for output in (Output(), Output.pooler_output):
+        assert torch.allclose(_clip._unit(output), torch.tensor([[0.6, 0.8]]))

@@ -1,0 +1,86 @@
+"""Scoring: one decode per image, one pass per shared network, reasons in place of numbers."""
+
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from aifeedback.records import Candidate
+from aifeedback.scorers import Unscored
+from aifeedback.scoring import score_candidates
+
+
+@dataclass
+class Red:
+    """Scores the red of the top left pixel times the length of the prompt."""
+
+    name: str = "red"
+    backbone: str | None = None
+    calls: list[Any] = field(default_factory=list)
+    weights: str | None = None
+    identity: dict[str, Any] = field(default_factory=dict)
+    scale: str = ""
+    tau: float = 1.0
+    prompt_limit: int | None = None
+
+    def prepare(self, image: Image.Image) -> int:
+        self.calls.append("prepare")
+        return image.convert("RGB").getpixel((0, 0))[0]  # type: ignore[index]
+
+    def embed(self, prompts: list[str]) -> list[int]:
+        self.calls.append(list(prompts))
+        return [len(p) for p in prompts]
+
+    def score(self, prepared: list[int], text: list[int]) -> list[float | Unscored]:
+        self.calls.append(prepared)
+        return [self.value(red, length) for red, length in zip(prepared, text, strict=True)]
+
+    def value(self, red: int, length: int) -> float | Unscored:
+        if red > 200:
+            return Unscored("too red")
+        return float("nan") if red == 66 else float(red * length)
+
+
+def candidate(index: int, red: int, prompt: str = "ab", **other: Any) -> Candidate:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (red, 0, 0)).save(buffer, "PNG")
+    values = {"image": buffer.getvalue(), **other}
+    return Candidate(prompt, prompt, index, None, width=4, height=4, model="m", **values)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 100])
+def test_order_values_and_one_embedding_per_prompt(micro_batch: int) -> None:
+    scorer = Red()
+    told: list[int] = []
+    candidates = [candidate(i, 10 * i, "abc"[: 1 + i % 3]) for i in range(7)]
+    scores = score_candidates(candidates, [scorer], micro_batch, told.append)["red"]
+    assert [s.score for s in scores] == [10.0 * i * (1 + i % 3) for i in range(7)]
+    assert [(s.prompt_id, s.index) for s in scores] == [(c.prompt_id, c.index) for c in candidates]
+    assert sum(told) == 7
+    assert scorer.calls[0] == ["a", "ab", "abc"]
+    assert scorer.calls.count("prepare") == 7
+
+
+def test_reasons() -> None:
+    damaged = candidate(1, 5, image=candidate(1, 5).image[:40])
+    candidates = [candidate(0, 5), damaged, candidate(2, 5, rejected="flagged"), candidate(3, 66), candidate(4, 220)]
+    scores = score_candidates(candidates, [Red()])["red"]
+    assert [s.score for s in scores] == [10.0, None, None, None, None]
+    assert [s.reason for s in scores[2:]] == ["rejected: flagged", "score is not finite", "too red"]
+    assert str(scores[1].reason).startswith("image cannot be read")
+
+
+def test_shared_backbone_prepares_once_and_sees_the_same_list() -> None:
+    one, two, alone = Red("one", "net"), Red("two", "net"), Red("alone")
+    scores = score_candidates([candidate(0, 5), candidate(1, 6)], [one, two, alone])
+    assert list(scores) == ["one", "two", "alone"]
+    assert two.calls == [one.calls[-1]]
+    assert two.calls[0] is one.calls[-1]
+    assert alone.calls.count("prepare") == 2
+
+
+def test_nothing_to_score() -> None:
+    assert score_candidates([], [Red()]) == {"red": []}
+    assert score_candidates([candidate(0, 5, rejected="flagged")], [Red()])["red"][0].score is None
