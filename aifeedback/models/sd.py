@@ -228,7 +228,10 @@ class SD:
             raise ValueError("guidance needs the embedding of the negative prompt")
         text = hidden if negative is None or not guided else torch.cat([negative.expand_as(hidden), hidden])
         scheduler = self.make_scheduler(sampling.scheduler)
-        scheduler.set_timesteps(sampling.steps, device=self.device)
+        try:
+            scheduler.set_timesteps(sampling.steps, device=self.device)
+        except ValueError as error:  # PNDM wants 4 steps and more; none takes more than the model was trained with
+            raise UsageError(f"generate.steps: {sampling.steps} with {type(scheduler).__name__}: {error}") from error
         extra = _step_noise(scheduler, noise, seeds)
         x = noise.to(self.device, self.dtype) * scheduler.init_noise_sigma
         with torch.no_grad():

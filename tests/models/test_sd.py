@@ -1,0 +1,160 @@
+"""The Stable Diffusion family: the same images as plain diffusers, and files that plain diffusers reads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from aifeedback.errors import UsageError, WeightsError
+from aifeedback.models import Family, Sampling
+from aifeedback.models.sd import load
+from aifeedback.sampling import noise_of
+
+PROMPT = "a red circle left of a blue star"
+
+
+@pytest.fixture(scope="module")
+def family(tiny_pipeline: Path) -> Family:
+    return load(str(tiny_pipeline))
+
+
+def plain(folder: Path) -> Any:
+    from diffusers import StableDiffusionPipeline
+
+    pipe = StableDiffusionPipeline.from_pretrained(folder)  # no dtype: what a newcomer types
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def latents_of(family: Family, guidance: float = 4.0, scheduler: str = "ddim") -> torch.Tensor:
+    negative = family.encode_text([""]).hidden[0]
+    hidden = family.encode_text([PROMPT]).hidden
+    return family.sample(hidden, negative, noise_of([7], (4, 8, 8)), Sampling(scheduler, 4, guidance), [7])
+
+
+@pytest.mark.parametrize("scheduler", ["model", "ddim", "dpm++", "euler", "pndm", "unipc"])
+@pytest.mark.parametrize("folder", ["tiny_pipeline", "tiny_v_pipeline"])
+def test_plain_diffusers_gives_the_same_image(folder: str, scheduler: str, request: pytest.FixtureRequest) -> None:
+    path: Path = request.getfixturevalue(folder)
+    ours, pipe = load(str(path)), plain(path)
+    pipe.scheduler = ours.make_scheduler(scheduler)
+    for guidance in (4.0, 0.0):
+        image = ours.decode(latents_of(ours, guidance, scheduler)).numpy() / 255
+        how = {"num_inference_steps": 4, "guidance_scale": guidance, "output_type": "np"}
+        theirs = pipe(PROMPT, latents=noise_of([7], (4, 8, 8)), **how).images
+        seeded = pipe(PROMPT, generator=torch.Generator("cpu").manual_seed(7), **how).images
+        assert abs(theirs - image).max() <= 1 / 255 and abs(seeded - image).max() <= 1 / 255
+
+
+def test_a_scheduler_with_noise_in_each_step_follows_the_seed(tiny_pipeline: Path) -> None:
+    from diffusers import EulerAncestralDiscreteScheduler
+
+    ours, pipe = load(str(tiny_pipeline)), plain(tiny_pipeline)
+    pipe.scheduler = ours.pipe.scheduler = EulerAncestralDiscreteScheduler.from_config(pipe.scheduler.config)
+    generator = torch.Generator("cpu").manual_seed(7)
+    theirs = pipe(PROMPT, generator=generator, num_inference_steps=4, guidance_scale=4.0, output_type="np").images
+    assert abs(theirs - ours.decode(latents_of(ours, 4.0, "model")).numpy() / 255).max() <= 1 / 255
+
+
+def test_long_prompts_are_cut_and_counted(family: Family) -> None:
+    text = family.encode_text([PROMPT, "x " * 5000])
+    assert text.hidden.shape == (2, 16, 16)
+    assert text.truncated == [0, 5000 + 2 - 16]
+
+
+def test_target_is_what_a_perfect_network_predicts(tiny_pipeline: Path, tiny_v_pipeline: Path) -> None:
+    x0, noise, t = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), torch.tensor([10, 900])
+    for path in (tiny_pipeline, tiny_v_pipeline):
+        ours = load(str(path))
+        a = plain(path).scheduler.alphas_cumprod[t].view(2, 1, 1, 1)
+        x_t, target = ours.add_noise(x0, noise, t), ours.target(x0, noise, t)
+        from_epsilon, from_v = (x_t - (1 - a).sqrt() * target) / a.sqrt(), a.sqrt() * x_t - (1 - a).sqrt() * target
+        back = from_epsilon if path == tiny_pipeline else from_v
+        assert torch.allclose(back, x0, atol=1e-3)
+
+
+def test_latents_of_images_depend_on_their_own_seed_alone(family: Family) -> None:
+    pixels = torch.rand(2, 3, 16, 16) * 2 - 1
+    both, one = family.encode_images(pixels, [1, 2]), family.encode_images(pixels[1:], [2])
+    assert both.shape == (2, *family.latent_shape(16, 16)) and torch.allclose(both[1:], one, atol=1e-5)
+    assert family.decode(both).shape == (2, 16, 16, 3)
+
+
+def test_lora_and_full_weights_reach_plain_diffusers(tiny_pipeline: Path, tmp_path: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    trained = load(str(tiny_pipeline))
+    before = latents_of(trained)
+    trained.add_lora(2, 4.0, None, seed=1)
+    assert torch.equal(latents_of(trained), before)
+    for name, weight in trained.denoiser.named_parameters():
+        assert weight.requires_grad == ("lora" in name)
+        if "lora_B" in name:
+            weight.data.fill_(0.2)
+    trained.save_lora(tmp_path, trained.denoiser)
+    after = latents_of(trained)
+    again, pipe = load(str(tiny_pipeline)), plain(tiny_pipeline)
+    again.load_lora(tmp_path)
+    pipe.load_lora_weights(tmp_path)
+    how = {"num_inference_steps": 4, "guidance_scale": 4.0, "output_type": "latent"}
+    assert not torch.allclose(after, before, atol=1e-3)
+    assert torch.allclose(latents_of(again), after, atol=1e-5)
+    assert torch.allclose(pipe(PROMPT, latents=noise_of([7], (4, 8, 8)), **how).images, after, atol=1e-5)
+
+    full = load(str(tiny_pipeline))
+    for weight in full.denoiser.parameters():
+        weight.data.mul_(1.1)
+    full.save_full(tmp_path / "full", full.denoiser)
+    again, pipe = load(str(tiny_pipeline)), plain(tiny_pipeline)
+    again.load_full(tmp_path / "full")
+    pipe.unet = UNet2DConditionModel.from_pretrained(tmp_path / "full" / "unet")
+    assert torch.allclose(latents_of(again), latents_of(full), atol=1e-5)
+    assert torch.allclose(pipe(PROMPT, latents=noise_of([7], (4, 8, 8)), **how).images, latents_of(full), atol=1e-5)
+
+
+def test_sizes_and_targets_that_do_not_fit(family: Family) -> None:
+    with pytest.raises(UsageError, match="does not fit"):
+        family.latent_shape(17, 16)
+    with pytest.raises(UsageError, match="train.lora.targets"):
+        family.add_lora(2, None, ["nothing"], seed=0)
+
+
+def test_half_precision_weights_are_cast_throughout(tiny_pipeline: Path) -> None:
+    ours = load(str(tiny_pipeline), dtype="bfloat16")
+    parts = (ours.pipe.unet, ours.pipe.vae, ours.pipe.text_encoder)
+    assert {weight.dtype for part in parts for weight in part.parameters()} == {torch.bfloat16}
+
+
+def test_no_safety_checker_to_reject_with(family: Family) -> None:
+    with pytest.raises(WeightsError, match="has no safety checker"):
+        family.flags(torch.zeros(1, 16, 16, 3, dtype=torch.uint8))
+
+
+def test_folders_that_are_not_a_pipeline(tiny_pipeline: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="cannot be loaded") as caught:
+        load(str(tmp_path))
+    assert "model_index.json" in (caught.value.hint or "")
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    with pytest.raises(WeightsError, match="holds a FluxPipeline"):
+        load(str(tmp_path))
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_pipeline, broken)
+    weights = broken / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])  # an interrupted copy
+    with pytest.raises(WeightsError, match="cannot be loaded"):
+        load(str(broken))
+
+
+def test_an_interrupted_download_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise ConnectionError("peer closed connection\nlong traceback")
+
+    monkeypatch.setattr("diffusers.DiffusionPipeline.load_config", interrupted)
+    with pytest.raises(WeightsError, match="peer closed connection") as caught:
+        load("owner/name", revision="c" * 40)
+    assert "goes on where it stopped" in (caught.value.hint or "")

@@ -1,0 +1,37 @@
+"""Records survive the way into parquet and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from aifeedback.errors import StoreError
+from aifeedback.records import Candidate, PreferenceSet, Score
+from aifeedback.store import candidates as tables
+from aifeedback.store.run_dir import RunDir
+from aifeedback.store.shards import shard_name, write_table
+
+SAMPLED = Candidate("p", "a cat", 0, 2**62 + 1, b"png", 16, 8, "m@1", b"1234", (1, 1, 2), None, None, 3)
+IMPORTED = Candidate("p", "a cat", 1, None, b"", 0, 0, "imported", rejected="no image", label=0.5)
+
+
+def test_candidates(tmp_path: Path) -> None:
+    stage = RunDir(tmp_path).stage("candidates", {})
+    write_table(stage.path / shard_name(2), tables.candidates_to_table([SAMPLED, IMPORTED]))
+    assert list(tables.iter_candidates(stage)) == [SAMPLED, IMPORTED]
+    assert [number for number, _ in tables.iter_shards(stage)] == [2]
+
+
+def test_scores_and_sets() -> None:
+    scores = [Score("p", 0, 0.25), Score("p", 1, None, "refused")]
+    assert tables.table_to_scores(tables.scores_to_table(scores)) == scores
+    sets = [PreferenceSet("p", "a cat", (3, 0), (1.0, 0.0), 0.7)]
+    assert tables.table_to_sets(tables.sets_to_table(sets)) == sets
+    assert tables.table_to_sets(tables.sets_to_table([])) == []
+
+
+def test_a_table_without_the_columns_is_refused() -> None:
+    with pytest.raises(StoreError, match="missing columns"):
+        tables.table_to_scores(pa.table({"prompt_id": ["p"]}))

@@ -1,0 +1,59 @@
+"""The run directory: folders by digest, and what happens when it cannot be used."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from aifeedback.errors import StoreError, UsageError
+from aifeedback.store.run_dir import RunDir, atomic_write, store_error
+
+
+def test_same_facts_same_folder_other_facts_another(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    one, again, two = run.stage("pairs", {"a": 1, "b": 2}), run.stage("pairs", {"b": 2, "a": 1}), run.stage("pairs", {})
+    assert one.path == again.path != two.path
+    assert {stage.digest for stage in run.stages("pairs")} == {one.digest, two.digest}
+    assert (one.path / "stage.json").read_text() == '{\n "a": 1,\n "b": 2\n}\n'
+    assert run.existing("pairs", {"a": 3}) is None
+
+
+def test_complete_marker_keeps_the_summary(tmp_path: Path) -> None:
+    stage = RunDir(tmp_path).stage("pairs", {})
+    assert not stage.is_complete() and stage.summary() == {}
+    stage.mark_complete({"counts": {"pairs": 3}})
+    assert stage.is_complete() and stage.summary() == {"counts": {"pairs": 3}}
+
+
+def test_a_file_in_the_way_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("x")
+    with pytest.raises(UsageError, match="expected a run directory"):
+        RunDir(tmp_path / "run")
+    run = RunDir(tmp_path / "other")
+    (run.path / "pairs").write_text("x")
+    with pytest.raises((UsageError, StoreError)):
+        run.stage("pairs", {})
+
+
+def test_read_only_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> object:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("aifeedback.store.run_dir.tempfile.TemporaryFile", refuse)  # tests may run as root
+    with pytest.raises(StoreError, match="Read-only") as caught:
+        RunDir(tmp_path)
+    assert "--run-dir" in (caught.value.hint or "")
+
+
+def test_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("aifeedback.store.run_dir.os.fsync", full)
+    with pytest.raises(StoreError, match="No space left") as caught:
+        atomic_write(tmp_path / "x", b"data")
+    assert "free some space" in (caught.value.hint or "")
+    assert list(tmp_path.iterdir()) == []
+    assert "check the path" in (store_error(tmp_path, OSError(errno.EIO, "I/O error")).hint or "")
