@@ -53,14 +53,14 @@ def test_refuses_gates_and_verdicts_by_scorers_that_are_not_there() -> None:
 
 def test_who_judged() -> None:
     """By name, or by the same weights under another name; nobody where labels were given."""
-    identities = {"jpeg_size": {}, "shapes": {}}
+    identities: dict[str, dict[str, Any]] = {"jpeg_size": {}, "shapes": {}}
     assert stage.in_loop(recipe(), identities) == {"jpeg_size"}
     assert stage.in_loop(recipe(judge__pairing={"labels": "given"}), identities) == set()
     assert stage.in_loop(recipe(judge__pairing={"labels": "shuffled"}), identities) == {"jpeg_size"}
 
 
 def test_same_weights_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage.plan, "scorer_identity", lambda recipe, name: {"weights": "builtin:shapes-clip@1"})
+    monkeypatch.setattr("aifeedback.stages.plan.scorer_identity", lambda recipe, name: {"weights": "builtin:shapes-clip@1"})
     identities = {"clip": {"weights": "builtin:shapes-clip@1"}, "other": {"weights": "elsewhere@1"}}
     assert stage.in_loop(recipe(judge__use=["pickscore"]), identities) == {"clip"}
 
