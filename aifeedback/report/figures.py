@@ -110,7 +110,7 @@ def _sentence(speaker: Mapping[str, Any], judged: bool) -> str:
     count = f"{speaker['prompts']} held-out prompts ({speaker['images']} pairs of images from the same noise)"
     text = (
         f"On {count}, {speaker['shown']}{', which never judged,' if judged else ''} gives the aligned model a win rate "
-        f"of {_percent(speaker)}{'' if speaker['significant'] else ', n.s.'}."
+        f"of {_percent(speaker)}{'.' if speaker['significant'] else ', n.s.'}"
     )
     if speaker["exact"]:
         exact = speaker["exact"]
