@@ -11,7 +11,7 @@ from aifeedback import progress
 
 def test_lines_tell_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("aifeedback.progress.time.monotonic", lambda: clock[0])
     said: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
