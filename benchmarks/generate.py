@@ -1,6 +1,6 @@
 """Images per second: aifeedback's sampler against a plain one-prompt-at-a-time diffusers loop, same images out.
 
-    python benchmarks/generate.py [--prompts 16] [--candidates 4] [--steps 10] [--only shapes|unet35m] [--weights FOLDER]
+    python benchmarks/generate.py [--prompts 16] [--candidates 4] [--steps 10] [--only shapes|unet35m]
 
 Both sides load the same pipeline, start from the same noise and write PNG files into memory. The floor is the time the
 FLOPs of the denoiser, decoder and text encoder would take at the matrix speed measured on this machine.
