@@ -1,9 +1,9 @@
 """The judge of the embedded default: a small transformers CLIPModel that compares a picture with a prompt.
 
-Trained contrastively on rendered scenes of the whole domain, whatever their split. Every batch is made of
-families: a scene and variants of it that differ in one word (or a swap, or a missing object), so that the
-hard negatives of each caption and of each picture are in the batch. It is a real, imperfect judge: strong on
-colours and background, weaker on which colour belongs to which shape and on relations.
+Trained contrastively on rendered scenes of the training split alone. Every batch is made of families: a scene
+and variants of it that differ in one word (or a swap, or a missing object), so that the hard negatives of each
+caption and of each picture are in the batch. It is a real, imperfect judge: strong on colours and background,
+weaker on which colour belongs to which shape and on relations.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from aifeedback.zoo.scenes import BACKGROUNDS, COLOURS, RELATIONS, SHAPES, Objec
 from aifeedback.zoo.trainer import Plan, train
 from aifeedback.zoo.vocabulary import CONTEXT, build_tokenizer
 
-PLAN = Plan(steps=3600, batch=64, peak_lr=1.2e-3, ema=0.995, weight_decay=0.02)
+PLAN = Plan(steps=3000, batch=64, peak_lr=1.2e-3, ema=0.995, weight_decay=0.02)
 FACTORS = ("background", "count", "colour", "shape", "relation", "binding")
 _FAMILY = 4  # a scene and its variants
 _MAX_SCALE = 50.0  # of the cosine; CLIP itself stops at 100
@@ -75,10 +75,12 @@ def pretrain(folder: Path, out: Path, device: str, plan: Plan = PLAN) -> None:
 
 
 def family(rng: random.Random) -> list[Scene]:
-    """A scene and variants of it, all of them different."""
-    found = {(first := scenes.random_scene(rng, None, p_single=0.3)): None}
+    """A scene and variants of it, all of them different and of the training split."""
+    found = {(first := scenes.random_scene(rng, "train", p_single=0.3)): None}
     while len(found) < _FAMILY:
-        found[variant(first, rng)[1]] = None
+        other = variant(first, rng)[1]
+        if scenes.split_of(other) == "train":
+            found[other] = None
     return list(found)
 
 
