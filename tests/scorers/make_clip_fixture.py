@@ -50,7 +50,7 @@ def model(activation: str = "gelu") -> Any:
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
     }
-    tower = {**tower, "hidden_act": activation}
+    tower = {**tower, "num_attention_heads": 2, "hidden_act": activation}
     words = {"vocab_size": 1000, "max_position_embeddings": CONTEXT, "bos_token_id": 600, "eos_token_id": 601}
     vision = {**tower, "image_size": IMAGE, "patch_size": 8}
     text = {**tower, **words, "pad_token_id": 601}
