@@ -120,12 +120,11 @@ def curves(metrics: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             if name not in _HIDDEN and isinstance(value, (int, float)) and not isinstance(value, bool):
                 found.setdefault(name, {}).setdefault(label, []).append((float(row["step"]), float(value)))
     order = [n for n in _ORDER if n in found] + [n for n in found if n not in _ORDER]
-    drawn = [
-        {
-            "title": n.replace("_", " "),
-            "names": list(found[n]),
-            "svg": charts.line_chart(n, found[n], _REFERENCES.get(n)),
-        }
-        for n in order
-    ]
+    drawn = [_chart(name, {label: found[name][label] for label in sorted(found[name])}) for name in order]
     return [chart for chart in drawn if chart["svg"]][:_MOST]
+
+
+def _chart(name: str, series: charts.Series) -> dict[str, Any]:
+    """`series` in the order of the colours: training, then validation."""
+    svg = charts.line_chart(name, series, _REFERENCES.get(name))
+    return {"title": name.replace("_", " "), "names": list(series), "svg": svg}

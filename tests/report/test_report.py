@@ -108,6 +108,12 @@ def test_validation_shares_the_chart_of_its_metric() -> None:
     ]
 
 
+def test_training_comes_first_whatever_was_logged_first() -> None:
+    """Colours go by place, the key by name: a validation row before the first step must not swap them."""
+    rows = [{"split": "validation", "step": 0, "loss": 0.7}, *metrics()]
+    assert curves(rows)[0]["names"] == ["training", "validation"]
+
+
 def test_line_chart_survives_odd_series() -> None:
     assert charts.line_chart("empty", {"a": []}) == ""
     assert charts.line_chart("nan", {"a": [(0, float("nan"))]}) == ""
