@@ -15,6 +15,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -110,11 +111,11 @@ def main() -> None:
     options = parser.parse_args()
     bench = Bench(options.model, options.pairs, options.method, options.device)
     variants = {"encoding in each step": False, "cached": True}
-    counted = {name: flops(lambda c=cached: bench.step(c)) for name, cached in variants.items()}  # warms up, too
+    counted = {name: flops(partial(bench.step, cached)) for name, cached in variants.items()}  # warms up, too
     times: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(options.rounds):
         for name, cached in variants.items():
-            times[name].append(seconds(lambda c=cached: bench.step(c), options.device))
+            times[name].append(seconds(partial(bench.step, cached), options.device))
     peak = rate(options.device)
     print(f"{options.model}, {options.method}, {options.pairs} pairs, {options.device}, {peak / 1e9:.1f} GFLOP/s fp32")
     print(f"{'variant':24}{'s/step':>10}{'pairs/s':>10}{'GFLOP':>10}{'floor s':>10}{'x floor':>9}")

@@ -117,7 +117,7 @@ class Loop:
         means = self.learner.accumulate(visits, self.batcher.training)
         norm = accelerator.clip_grad_norm_(list(self.learner.policy.parameters.values()), schedule.max_grad_norm)
         asked = torch.tensor(float(stop.asked), device=accelerator.device)
-        # the one synchronisation of the step; the sums make every process decide alike
+        # here the step waits for the device; sums over all processes make each decide alike
         shared = accelerator.reduce(torch.stack([asked, norm.detach().float()]), "sum").tolist()
         values = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
         rate = learning_rate_at(self.state.step, schedule.learning_rate, schedule.warmup_steps)
@@ -131,19 +131,22 @@ class Loop:
         norm_value = shared[1] / accelerator.num_processes
         extra = {"grad_norm": norm_value, "learning_rate": rate, "pairs_per_second": speed, "skipped": float(not good)}
         self.metrics.write("train", self.state.step, {**values, **extra})
+        self._give_up()
         return bool(shared[0] > 0)
 
     def _count(self, good: bool) -> None:
-        state, limit = self.state, self.schedule.max_bad_steps
+        state = self.state
         state.step += 1
         state.bad_in_a_row = 0 if good else state.bad_in_a_row + 1
-        if good:
-            return
-        state.skipped += 1
-        log.warning("step %d: non-finite loss or gradient, skipped (%d in a row)", state.step, state.bad_in_a_row)
-        if state.bad_in_a_row >= limit:
+        if not good:
+            state.skipped += 1
+            log.warning("step %d: non-finite loss or gradient, skipped (%d in a row)", state.step, state.bad_in_a_row)
+
+    def _give_up(self) -> None:
+        limit, step = self.schedule.max_bad_steps, self.state.step
+        if self.state.bad_in_a_row >= limit:
             raise TrainingDiverged(
-                f"train: {limit} non-finite steps in a row (train.max_bad_steps), the last of them step {state.step}",
+                f"train: {limit} non-finite steps in a row (train.max_bad_steps), the last of them step {step}",
                 hint=f"lower train.learning_rate or beta; the last good checkpoint is in {self._checkpoints}",
             )
 

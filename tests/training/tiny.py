@@ -1,6 +1,6 @@
 """A training small enough for tests, from plain arguments; also a program, to be started by several processes.
 
-    python -m tests.training.tiny PIPELINE FOLDER '{"objective": "dpo", ...}'
+python -m tests.training.tiny PIPELINE FOLDER '{"objective": "dpo", ...}'
 """
 
 from __future__ import annotations
