@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from aifeedback.models import Family
+from aifeedback.models import Family, Text
 from aifeedback.models.sd import load
 from aifeedback.records import Candidate, Prompt
 from aifeedback.sampling import Settings, rejection, requests_of, sample_candidates
@@ -45,7 +45,12 @@ def test_batch_size_changes_neither_order_nor_noise_nor_images(family: Family) -
 def test_each_prompt_is_encoded_once_and_none_without_guidance(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     plain = family.encode_text
-    monkeypatch.setattr(family, "encode_text", lambda texts: (seen.append(list(texts)), plain(texts))[1])
+
+    def spy(texts: list[str]) -> Text:
+        seen.append(list(texts))
+        return plain(texts)
+
+    monkeypatch.setattr(family, "encode_text", spy)
     sample_candidates(family, requests_of(PROMPTS, 3, 0), Settings(steps=1, guidance=0.0, keep_latents=False), 2)
     assert seen == [[prompt.text for prompt in PROMPTS]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def picture(colour: str) -> bytes:
     return buffer.getvalue()
 
 
-def write(path: Path, rows: list[tuple[str | None, bytes, bytes, float | None, float | None]], **more: Any) -> Path:
+def write(path: Path, rows: Sequence[tuple[str | None, bytes, bytes, float | None, float | None]], **more: Any) -> Path:
     columns = dict(zip(("caption", "jpg_0", "jpg_1", "label_0", "label_1"), zip(*rows, strict=True), strict=True))
     pq.write_table(pa.table({**{key: list(value) for key, value in columns.items()}, **more}), path, row_group_size=2)
     return path
