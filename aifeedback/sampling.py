@@ -52,13 +52,6 @@ class Settings:
     safety: str = "off"
 
 
-def pick_device(name: str) -> str:
-    """`auto` is the first of CUDA, CPU; anything else is taken at its word."""
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def default_micro_batch(width: int, height: int, device: str) -> int:
     """Images at a time: a function of size and kind of device alone, for the last bits of an image depend on it."""
     pixels, most = (1 << 21, 64) if device.startswith("cuda") else (1 << 18, 32)

@@ -15,6 +15,7 @@ from aifeedback.recipe import Recipe
 from aifeedback.records import Candidate
 from aifeedback.report.figures import Scores
 from aifeedback.stages import plan
+from aifeedback.stages._family import load_family, pick_device
 from aifeedback.store.candidates import (
     candidates_to_table,
     iter_shards,
@@ -86,22 +87,12 @@ class _Sampler:
     def _model(self, aligned: bool) -> Family:
         """The family with its base or its aligned denoiser; back to the base only by loading afresh."""
         if self._family is None or (self._aligned and not aligned):
-            self._family, self._aligned = _load_family(self.recipe, self.launch), False
+            self._family, self._aligned = load_family(self.recipe, self.launch), False
         if aligned and not self._aligned:
             lora = self.recipe.train.method == "lora"
             (self._family.load_lora if lora else self._family.load_full)(self.train.path / "model")
             self._aligned = True
         return self._family
-
-
-def _load_family(recipe: Recipe, launch: Launch) -> Family:
-    from aifeedback.sampling import pick_device
-
-    model = recipe.model
-    load = plugins.load("models", model.family, launch.allow_code)
-    given = {"revision": model.revision, "variant": model.variant, "dtype": model.dtype}
-    family: Family = load(model.weights, **given, device=pick_device(launch.device), offline=launch.offline)
-    return family
 
 
 def score(
@@ -138,7 +129,6 @@ class _LazyScorer:
         on which it did.
         """
         from aifeedback import scoring
-        from aifeedback.sampling import pick_device
 
         if self._scorer is None:
             load = plugins.load("scorers", self.name, self.launch.allow_code)

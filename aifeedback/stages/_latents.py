@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from aifeedback import plugins
 from aifeedback.errors import StoreError
 from aifeedback.launch import Launch
 from aifeedback.progress import Progress
 from aifeedback.recipe import Recipe
 from aifeedback.records import PreferenceSet
 from aifeedback.stages import plan
+from aifeedback.stages._family import load_family, pick_device
 from aifeedback.store.candidates import iter_shards, table_to_candidates, table_to_sets
 from aifeedback.store.latents import SUFFIX, Key, LatentStore, check_latents, write_latents
 from aifeedback.store.run_dir import RunDir, StageDir
@@ -93,29 +93,5 @@ class _Work:
     def _load(self) -> Family:
         if self._family is None:
             device = self.launch.device
-            self._family = load_family(self.recipe, self.launch, self.recipe.model.dtype, best_device(device))
+            self._family = load_family(self.recipe, self.launch, device=pick_device(device))
         return self._family
-
-
-def load_family(recipe: Recipe, launch: Launch, dtype: str, device: str) -> Family:
-    """The model of the recipe."""
-    model = recipe.model
-    load: Any = plugins.load("models", model.family, launch.allow_code)
-    family: Family = load(
-        model.weights,
-        revision=model.revision,
-        variant=model.variant,
-        dtype=dtype,
-        device=device,
-        offline=launch.offline,
-    )
-    return family
-
-
-def best_device(asked: str) -> str:
-    """`auto` is CUDA where there is one."""
-    if asked != "auto":
-        return asked
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aifeedback import plugins
 from aifeedback.data.preferences import Preferences
 from aifeedback.data.prompts import PromptList
 from aifeedback.errors import UsageError
@@ -19,6 +18,7 @@ from aifeedback.progress import Progress
 from aifeedback.recipe import Generate, Recipe
 from aifeedback.records import Candidate
 from aifeedback.stages import plan
+from aifeedback.stages._family import load_family
 from aifeedback.store.candidates import candidates_to_table, table_to_candidates
 from aifeedback.store.run_dir import RunDir, StageDir
 from aifeedback.store.shards import read_table, run_shards, write_table
@@ -124,17 +124,6 @@ class Generator:
 
 def _settings(section: Generate) -> dict[str, Any]:
     return section.model_dump(exclude={"candidates", "shard_prompts"})
-
-
-def load_family(recipe: Recipe, launch: Launch) -> Family:
-    """Load the recipe's model on the launch's device."""
-    from aifeedback.sampling import pick_device
-
-    model = recipe.model
-    load = plugins.load("models", model.family, launch.allow_code)
-    given = {"revision": model.revision, "variant": model.variant, "dtype": model.dtype}
-    family: Family = load(model.weights, **given, device=pick_device(launch.device), offline=launch.offline)
-    return family
 
 
 def _importer(source: Preferences, size: int) -> Callable[[int, Callable[[int], None]], list[Candidate]]:

@@ -18,6 +18,7 @@ from aifeedback.progress import Progress
 from aifeedback.recipe import Recipe
 from aifeedback.records import Candidate, PreferenceSet, Score
 from aifeedback.stages import plan
+from aifeedback.stages._family import pick_device
 from aifeedback.store.candidates import (
     iter_shards,
     scores_to_table,
@@ -122,7 +123,7 @@ class _Panel:
             settings = dict(self.recipe.judge.scorers.get(name, {}))
             if self.launch.offline and "weights" in plugins.settings_of("scorers", name):
                 settings["offline"] = True
-            self._loaded[name] = load(device=_device(self.launch.device), **settings)
+            self._loaded[name] = load(device=pick_device(self.launch.device), **settings)
         return self._loaded[name]
 
     def _note_truncated(self, scorer: scorers.Scorer, images: list[Candidate]) -> None:
@@ -131,14 +132,6 @@ class _Panel:
         if count is not None and prompts:
             cut = zip(prompts, count(prompts), strict=True)
             self._cut.setdefault(scorer.name, {}).update({prompt: n for prompt, n in cut if n})
-
-
-def _device(wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _score(candidates: StageDir, stages: dict[str, StageDir], numbers: list[int], panel: _Panel) -> None:

@@ -13,7 +13,8 @@ from aifeedback.launch import Launch, StageReport
 from aifeedback.recipe import Recipe, Train
 from aifeedback.records import PreferenceSet
 from aifeedback.stages import plan
-from aifeedback.stages._latents import best_device, ensure_latents, load_family, preference_sets
+from aifeedback.stages._family import load_family, pick_device
+from aifeedback.stages._latents import ensure_latents, preference_sets
 from aifeedback.store.run_dir import RunDir, StageDir
 
 MICRO_BATCH = 16
@@ -85,7 +86,7 @@ def _train(
     from aifeedback.training.setup import make_accelerator, save_model
 
     section = recipe.train
-    accelerator = make_accelerator(best_device(launch.device), section.precision, section.trackers, stage.path)
+    accelerator = make_accelerator(pick_device(launch.device), section.precision, section.trackers, stage.path)
     loop = _loop(recipe, launch, stage, paths, sets, accelerator)
     state = loop.run()
     if accelerator.is_main_process:

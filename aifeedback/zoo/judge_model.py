@@ -28,6 +28,7 @@ from aifeedback.zoo.vocabulary import CONTEXT, build_tokenizer
 
 PLAN = Plan(steps=3000, batch=64, peak_lr=1.2e-3, ema=0.995, weight_decay=0.02)
 FACTORS = ("background", "count", "colour", "shape", "relation", "binding")
+_WEIGHTS = (1, 1, 1, 3, 5, 3)  # how often a variant is wrong in each factor: the hard ones more often
 _FAMILY = 4  # a scene and its variants
 _MAX_SCALE = 50.0  # of the cosine; CLIP itself stops at 100
 
@@ -76,7 +77,7 @@ def pretrain(folder: Path, out: Path, device: str, plan: Plan = PLAN) -> None:
 
 def family(rng: random.Random) -> list[Scene]:
     """A scene and variants of it, all of them different and of the training split."""
-    found = {(first := scenes.random_scene(rng, "train", p_single=0.3)): None}
+    found = {(first := scenes.random_scene(rng, "train", p_single=0.2)): None}
     while len(found) < _FAMILY:
         other = variant(first, rng)[1]
         if scenes.split_of(other) == "train":
@@ -87,7 +88,8 @@ def family(rng: random.Random) -> list[Scene]:
 def variant(scene: Scene, rng: random.Random, factor: str | None = None) -> tuple[str, Scene]:
     """A scene that is wrong in one factor (None: drawn), with the factor's name."""
     two = scene.relation is not None
-    factor = factor or rng.choice(FACTORS if two else ("background", "colour", "shape"))
+    while factor is None or not (two or factor in ("background", "colour", "shape")):
+        factor = rng.choices(FACTORS, _WEIGHTS)[0]
     objects = list(scene.objects)
     i = rng.randrange(len(objects))
     chosen, taken = objects[i], {o.colour for o in objects}

@@ -51,12 +51,14 @@ def reader(pipe: Any, count: int) -> Iterator[str]:
         drawn = [scenes.random_scene(rng, split) for _ in range(count)]
         pictures = [scenes.render(s, rng) for s in drawn]
         coded = through_autoencoder(pipe, pictures)
-        direct = np.mean([reading.exact(s, reading.read(p)) for s, p in zip(drawn, pictures)])
-        after = np.mean([reading.exact(s, reading.read(p)) for s, p in zip(drawn, coded)])
+        direct = np.mean([reading.exact(s, reading.read(p)) for s, p in zip(drawn, pictures, strict=True)])
+        after = np.mean([reading.exact(s, reading.read(p)) for s, p in zip(drawn, coded, strict=True)])
         yield f"reader  {split:10}  renders {count}  exact {direct:.1%}  through the autoencoder {after:.1%}"
 
 
-def samples(pipe: Any, split: str, prompts: int, each: int, steps: int, guidance: float) -> Iterator[tuple[str, list[Image.Image]]]:
+def samples(
+    pipe: Any, split: str, prompts: int, each: int, steps: int, guidance: float
+) -> Iterator[tuple[str, list[Image.Image]]]:
     """The generator's pictures of a split's first prompts, `each` per prompt."""
     for start in range(0, prompts, 16):
         texts = (zoo.prompts_file(split).read_text().splitlines())[start : min(start + 16, prompts)]
@@ -71,7 +73,7 @@ def samples(pipe: Any, split: str, prompts: int, each: int, steps: int, guidance
 
 def base(pipe: Any, prompts: int, each: int, steps: int, guidance: float) -> Iterator[str]:
     """Accuracy of the generator by split and factor."""
-    for split, name in zip(SPLITS, ("align", "validation", "heldout")):
+    for split, name in zip(SPLITS, ("align", "validation", "heldout"), strict=True):
         exact, mean, factors = [], [], dict.fromkeys(reading.FACTORS, (0, 0))
         for text, images in samples(pipe, name, prompts, each, steps, guidance):
             scene = scenes.parse(text)

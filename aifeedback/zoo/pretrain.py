@@ -42,9 +42,11 @@ def make_generator(work: Path, out: Path, device: str, steps: int | None, part: 
     vae = autoencoder.polish(vae, work / "polish", device)
     if part == "autoencoder":
         return
-    tokenizer = vocabulary.build_tokenizer(work / "tokenizer")
+    tokenizer = vocabulary.build_tokenizer(work / "tokenizer", denoiser.CONTEXT)
     plan = denoiser.PLAN
-    model, scaling = denoiser.pretrain(vae, tokenizer, work / "denoiser", device, replace(plan, steps=steps or plan.steps))
+    model, scaling = denoiser.pretrain(
+        vae, tokenizer, work / "denoiser", device, replace(plan, steps=steps or plan.steps)
+    )
     pipe = denoiser.assemble(vae, model, tokenizer, scaling)
     pipe.unet.to(torch.float16)
     pipe.vae.to(torch.float16)
@@ -54,7 +56,9 @@ def make_generator(work: Path, out: Path, device: str, steps: int | None, part: 
 @click.command(help=__doc__)
 @click.argument("part", type=click.Choice((*PARTS, "all")), default="all")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("zoo-work"), help="Training state and logs.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path(__file__).parent / "weights", help="Finished models.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path(__file__).parent / "weights", help="Finished models."
+)
 @click.option("--device", default=None, help="cuda, mps or cpu; default: cuda when there is one.")
 @click.option("--steps", type=int, default=None, help="Steps in place of the part's plan.")
 @click.option("--threads", type=int, default=None, help="CPU threads.")

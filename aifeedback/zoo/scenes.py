@@ -182,7 +182,7 @@ def outline(shape: str, p: Placement) -> list[tuple[float, float]]:
     """The corners of a shape (every shape but the circle is a polygon)."""
 
     def around(angles: list[float], radii: list[float]) -> list[tuple[float, float]]:
-        return [(p.x + p.radius * r * sin(a), p.y - p.radius * r * cos(a)) for a, r in zip(angles, radii)]
+        return [(p.x + p.radius * r * sin(a), p.y - p.radius * r * cos(a)) for a, r in zip(angles, radii, strict=True)]
 
     if shape == "circle":
         return around([2 * pi * i / 48 for i in range(48)], [0.95] * 48)
@@ -196,7 +196,20 @@ def outline(shape: str, p: Placement) -> list[tuple[float, float]]:
         return around([pi / 5 * i for i in range(10)], [1.15, 0.46] * 5)
     if shape == "cross":
         t, o = 0.3 * p.radius, 1.0 * p.radius
-        steps = [(-t, -o), (t, -o), (t, -t), (o, -t), (o, t), (t, t), (t, o), (-t, o), (-t, t), (-o, t), (-o, -t), (-t, -t)]
+        steps = [
+            (-t, -o),
+            (t, -o),
+            (t, -t),
+            (o, -t),
+            (o, t),
+            (t, t),
+            (t, o),
+            (-t, o),
+            (-t, t),
+            (-o, t),
+            (-o, -t),
+            (-t, -t),
+        ]
         return [(p.x + dx, p.y + dy) for dx, dy in steps]
     raise ValueError(f"unknown shape {shape!r}")
 
@@ -206,7 +219,7 @@ def draw(scene: Scene, placements: list[Placement]) -> Image.Image:
     s = _SUPERSAMPLING
     canvas = Image.new("RGB", (SIZE * s, SIZE * s), BACKGROUNDS[scene.background])
     pen = ImageDraw.Draw(canvas)
-    for obj, p in zip(scene.objects, placements):
+    for obj, p in zip(scene.objects, placements, strict=True):
         corners = [(x * s, y * s) for x, y in outline(obj.shape, p)]
         pen.polygon(corners, fill=COLOURS[obj.colour])
     return canvas.reduce(s)

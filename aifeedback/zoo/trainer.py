@@ -38,7 +38,9 @@ def train(module: nn.Module, loss_of: StepLoss, plan: Plan, folder: Path) -> nn.
     one line per 50 steps to `folder/log.jsonl`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=plan.peak_lr, betas=(0.9, 0.99), weight_decay=plan.weight_decay)
+    optimizer = torch.optim.AdamW(
+        module.parameters(), lr=plan.peak_lr, betas=(0.9, 0.99), weight_decay=plan.weight_decay
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.peak_lr, total_steps=plan.steps + 1, pct_start=0.1)
     average = {k: v.detach().clone() for k, v in module.state_dict().items()}
     step = 0
@@ -90,10 +92,25 @@ def _update(average: dict[str, Tensor], module: nn.Module, decay: float) -> None
 def _log(path: Path, step: int, recent: list[dict[str, float]], seconds: float) -> None:
     means = {k: sum(r[k] for r in recent) / len(recent) for k in recent[0]}
     with path.open("a") as log:
-        log.write(json.dumps({"step": step, **{k: round(v, 5) for k, v in means.items()}, "seconds": round(seconds)}) + "\n")
+        log.write(
+            json.dumps({"step": step, **{k: round(v, 5) for k, v in means.items()}, "seconds": round(seconds)}) + "\n"
+        )
 
 
-def _save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, schedule: object, average: dict[str, Tensor], step: int) -> None:
-    state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "average": average, "step": step}  # type: ignore[attr-defined]
+def _save(
+    path: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: object,
+    average: dict[str, Tensor],
+    step: int,
+) -> None:
+    state = {
+        "module": module.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "average": average,
+        "step": step,
+    }  # type: ignore[attr-defined]
     torch.save(state, path.with_suffix(".tmp"))
     os.replace(path.with_suffix(".tmp"), path)

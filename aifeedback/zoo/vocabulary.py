@@ -10,12 +10,12 @@ from typing import Any
 from aifeedback.zoo import scenes
 
 CONTEXT = 24
-"""Tokens per prompt, start and end included; the longest prompt of the grammar takes 14."""
+"""Tokens per prompt, start and end included, unless asked otherwise; the longest prompt of the grammar takes 14."""
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
-def build_tokenizer(folder: Path) -> Any:
+def build_tokenizer(folder: Path, context: int = CONTEXT) -> Any:
     """Train the vocabulary, write `vocab.json` and `merges.txt` into `folder`, return a CLIPTokenizer.
 
     Every word of the grammar becomes one token; any other text falls back to bytes, so no prompt is refused.
@@ -26,9 +26,13 @@ def build_tokenizer(folder: Path) -> Any:
     rng = random.Random(0)
     corpus = [scenes.random_scene(rng, None).prompt for _ in range(4000)]
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=2000, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=2000, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    )
     bpe.train_from_iterator(corpus, trainer)
     merges = [tuple(m) for m in json.loads(bpe.to_str())["model"]["merges"]]
     tokens = alphabet + [c + "</w>" for c in alphabet] + [a + b for a, b in merges] + [_START, _END]
@@ -36,4 +40,6 @@ def build_tokenizer(folder: Path) -> Any:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
-    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=CONTEXT, pad_token=_END)
+    return CLIPTokenizer(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=context, pad_token=_END
+    )

@@ -1,0 +1,36 @@
+"""The recipe's model on the launch's device, for every stage that runs it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aifeedback import plugins
+from aifeedback.launch import Launch
+from aifeedback.recipe import Recipe
+
+if TYPE_CHECKING:
+    from aifeedback.models import Family
+
+
+def load_family(recipe: Recipe, launch: Launch, dtype: str | None = None, device: str | None = None) -> Family:
+    """Load the recipe's model; `dtype` and `device` of None are the recipe's and the launch's."""
+    model = recipe.model
+    load: Any = plugins.load("models", model.family, launch.allow_code)
+    family: Family = load(
+        model.weights,
+        revision=model.revision,
+        variant=model.variant,
+        dtype=dtype or model.dtype,
+        device=device or pick_device(launch.device),
+        offline=launch.offline,
+    )
+    return family
+
+
+def pick_device(name: str) -> str:
+    """`auto` is CUDA where there is one, else the CPU; anything else is taken at its word."""
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
