@@ -77,8 +77,9 @@ def pixels_of(candidate: Candidate, size: tuple[int, int]) -> Tensor:
     try:
         image = Image.open(io.BytesIO(candidate.image)).convert("RGB")
     except (UnidentifiedImageError, OSError) as error:
+        where = f"candidate {candidate.index} of prompt {candidate.prompt_id}"
         raise StoreError(
-            f"candidate {candidate.prompt_id} {candidate.index}: not a readable image ({error})"
+            f"{where}: not a readable image ({error})", hint="the import's file is damaged? fetch it again"
         ) from error
     if image.size != size:
         scale = max(size[0] / image.width, size[1] / image.height)
