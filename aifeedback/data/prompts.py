@@ -108,7 +108,7 @@ def distinct(texts: Iterable[str | None]) -> PromptList:
 
 def _read(source: str, column: str | None, split: str, revision: str | None, offline: bool) -> list[str | None]:
     if source.startswith("builtin:"):
-        return list(_text(_builtin(source)).split("\n"))
+        return list(_lines(_builtin(source)))
     if source.startswith("hf:"):
         return _hub(source.removeprefix("hf:"), column, split, revision, offline)
     path = Path(source).expanduser()
@@ -119,7 +119,7 @@ def _read(source: str, column: str | None, split: str, revision: str | None, off
     if path.suffix.lower() in readers:
         return readers[path.suffix.lower()](path, column)
     if path.suffix.lower() == ".txt":
-        return list(_text(path).split("\n"))
+        return list(_lines(path))
     raise UsageError(f"{source}: unknown ending {path.suffix!r}", hint="expected .txt, .csv, .tsv, .jsonl or .parquet")
 
 
@@ -141,6 +141,11 @@ def _text(path: Path) -> str:
         found = f"byte 0x{data[error.start]:02x} in line {line}"
         hint = f"convert it: iconv -f latin1 -t utf-8 {path.name} > utf8{path.suffix}"
         raise UsageError(f"{path}: not UTF-8 ({found})", hint=hint) from error
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines of a text; a final newline ends the last one and begins no other."""
+    return _text(path).removesuffix("\n").split("\n")
 
 
 def pick_column(source: str, found: list[str], wanted: str | None) -> str:
