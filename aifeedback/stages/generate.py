@@ -144,11 +144,6 @@ def _report(
     if rejected:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(rejected.items()))
         log.warning("%d of %d images are rejected: %s", sum(rejected.values()), tally.images, reasons)
-    lines = ["candidates: " + ", ".join(f"{count} {name}" for name, count in counts.items() if name != "candidates")]
-    lines[0] = f"{counts['candidates']} {lines[0]}"
-    lines += [f"rejected: {count} {reason}" for reason, count in sorted(rejected.items())]
-    if not complete:
-        lines.append("incomplete: a limit was given; the same command without it goes on")
     return StageReport(
         stage="generate",
         counts={**counts, "new": tally.new},
@@ -157,5 +152,4 @@ def _report(
         per_second=tally.new / seconds if seconds else 0.0,
         complete=complete,
         path=str(stage.path),
-        lines=tuple(lines),
     )
