@@ -139,11 +139,12 @@ class Claims:
             os.close(handle)
 
     def holder(self, name: str) -> str:
-        """Who holds or last held a shard, as text."""
+        """Who holds or last held a shard, for people: `process 812 on hydra`."""
         try:
-            return (self.folder / f".{name}.lock").read_text().strip()
-        except OSError:
-            return "nobody"
+            found = json.loads((self.folder / f".{name}.lock").read_text())
+            return f"process {found['pid']} on {found['host']}"
+        except (OSError, ValueError, KeyError, TypeError):  # just released, or just about to be written
+            return "another process"
 
     def _lock(self, path: Path) -> int | None:
         try:
@@ -196,7 +197,7 @@ def run_shards(
         busy = [number for number in pending if not _do(stage.path, number, claims, suffix, valid, work)]
         for number in sorted(set(busy) - waited_for):
             name = shard_name(number, suffix)
-            log.info("%s is being made by another process (%s): waiting for it", name, claims.holder(name))
+            log.info("waiting for %s, which %s makes", name, claims.holder(name))
         waited_for.update(busy)
         if len(busy) == len(pending):
             time.sleep(_WAIT_SECONDS)

@@ -16,7 +16,14 @@ import pytest
 from aifeedback.launch import Launch
 from aifeedback.store.run_dir import RunDir, StageDir
 from aifeedback.store.shards import (
-    Claims, DamagedShard, read_table, run_shards, set_aside, shard_name, shard_numbers, write_table,
+    Claims,
+    DamagedShard,
+    read_table,
+    run_shards,
+    set_aside,
+    shard_name,
+    shard_numbers,
+    write_table,
 )  # fmt: skip
 
 HOLD = """
