@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "aifeedback"
 ORDER = [
     {"errors", "records", "seeds", "launch"},
-    {"recipe", "recipe_yaml", "recipe_check", "recipe_io", "plugins", "store", "progress"},
+    {"recipe", "recipe_yaml", "recipe_check", "recipe_io", "plugins", "store", "progress", "libraries"},
     {"zoo"},
     {"data", "pairing", "winrate", "scorers", "objectives", "models", "report"},
     {"sampling", "scoring", "training"},

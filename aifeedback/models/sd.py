@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from aifeedback.data.weights import local_folder, weights_identity
 from aifeedback.errors import UsageError, WeightsError
+from aifeedback.libraries import quiet
 from aifeedback.models import Sampling, Text
 from aifeedback.models._pixels import to_uint8
 
@@ -56,7 +57,7 @@ def load(
     commit = None if folder else identity.rpartition("@")[2]
     import torch
 
-    diffusers = _quiet_diffusers()
+    _, diffusers = quiet("transformers", "diffusers")
     found = _guarded(weights, folder is None, lambda: diffusers.DiffusionPipeline.load_config(
         place, revision=commit, local_files_only=offline))  # fmt: skip
     if found.get("_class_name") != PIPELINE:
@@ -69,17 +70,6 @@ def load(
         safety_checker=None, feature_extractor=None, requires_safety_checker=False))  # fmt: skip
     has_checker = (found.get("safety_checker") or [None])[0] is not None
     return SD(pipe, identity, getattr(torch, dtype), device, (place, commit) if has_checker else None)
-
-
-def _quiet_diffusers() -> Any:
-    """diffusers, without the bars and notices of two libraries that load a model of which nothing is unusual."""
-    import diffusers
-    import transformers
-
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
-        library.utils.logging.set_verbosity_error()
-    return diffusers
 
 
 def _guarded(weights: str, hub: bool, action: Any) -> Any:
@@ -312,7 +302,7 @@ class SD:
 
         place, commit = self._checker
         checker = _guarded(place, True, lambda: StableDiffusionSafetyChecker.from_pretrained(
-            place, subfolder="safety_checker", revision=commit, torch_dtype=self.dtype))  # fmt: skip
+            place, subfolder="safety_checker", revision=commit, dtype=self.dtype))  # fmt: skip
         return checker.to(self.device, self.dtype).eval()
 
 

@@ -1,12 +1,13 @@
 """Scorers (judges): one file each, the name in the recipe is the file name. This file holds their contract.
 
 A scorer file holds `load(*, device, <settings>) -> Scorer` and, where it has weights, `identity(**settings)`, which
-says without loading anything which scorer that would be. Backbones that several share live in files beginning
-with `_`.
+says without loading anything which scorer that would be (it may take `offline` too). `PERFECT`, where a file has it,
+is the score that means "exactly right". Backbones that several share live in files beginning with `_`.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 from functools import cache
@@ -83,21 +84,36 @@ def shown_as(identity: dict[str, Any]) -> str:
     return f"{identity['name']}[{weights}]" if weights else str(identity["name"])
 
 
-def identity_of(name: str, settings: dict[str, Any], allow_code: bool = False) -> dict[str, Any]:
+def identity_of(name: str, settings: dict[str, Any], allow_code: bool = False, offline: bool = False) -> dict[str, Any]:
     """Say what determines the numbers of a scorer: name, all settings, digest or id of the weights, tau.
 
-    Loads no weights, and holds no path: a folder of weights stands there as the digest of its content.
+    Loads no weights, and holds no path: a folder of weights stands there as the digest of its content. Which commit a
+    Hub id stands for is asked of the Hub, with `offline` of the cache alone.
 
     Raises:
         RecipeError: no scorer of this name.
         WeightsError: the weights are not there.
     """
-    factory = plugins.load("scorers", name, allow_code=allow_code)
+    identity = _declared(name, "identity", allow_code)
     resolved = {**plugins.settings_of("scorers", name), **settings}
-    identity = getattr(sys.modules.get(factory.__module__), "identity", None)
-    own: dict[str, Any] = identity(**resolved) if callable(identity) else {}
+    own: dict[str, Any] = {}
+    if callable(identity):
+        takes = inspect.signature(identity).parameters
+        own = identity(**resolved, **({"offline": offline} if "offline" in takes else {}))
     hidden = ("weights", "revision") if "weights" in own else ()
     return {"name": name, "settings": {k: v for k, v in resolved.items() if k not in hidden}, **own}
+
+
+def perfect_of(name: str, allow_code: bool = False) -> float | None:
+    """The score that means "exactly right": `PERFECT` of the scorer's file, None where it declares none."""
+    perfect = _declared(name, "PERFECT", allow_code)
+    return None if perfect is None else float(perfect)
+
+
+def _declared(name: str, what: str, allow_code: bool) -> Any:
+    """A name of the file that the scorer's factory is from, or None."""
+    factory = plugins.load("scorers", name, allow_code=allow_code)
+    return getattr(sys.modules.get(factory.__module__), what, None)
 
 
 @cache

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aifeedback.data.weights import BUILTIN, local_folder, weights_identity
 from aifeedback.errors import WeightsError
+from aifeedback.libraries import quiet
 from aifeedback.scorers import Unscored, say_unpublished
 
 if TYPE_CHECKING:
@@ -147,14 +148,16 @@ class ClipScorer:
         return [self.factor * cosine for cosine in self.network.cosines(prepared, text)]
 
 
-def identity(published: Published, tau: float, weights: str, revision: str | None) -> dict[str, Any]:
+def identity(
+    published: Published, tau: float, weights: str, revision: str | None, offline: bool = False
+) -> dict[str, Any]:
     """Identity of a CLIP-like scorer: which weights, and what to show where they are not the published ones."""
-    found = _found(published, weights, revision)
+    found = _found(published, weights, revision, offline)
     label = weights if weights.startswith(BUILTIN) or local_folder(weights) is None else found
     return {"weights": found, "unpublished": None if weights == published.weights else label, "tau": tau}
 
 
-def _found(published: Published, weights: str, revision: str | None, offline: bool = False) -> str:
+def _found(published: Published, weights: str, revision: str | None, offline: bool) -> str:
     try:
         return weights_identity(weights, revision, offline)
     except WeightsError as error:
@@ -187,6 +190,8 @@ def _load(
     key: str, source: str, tokenizer: str, revision: str | None, dtype: str, device: str, offline: bool
 ) -> Backbone:
     import torch
+
+    quiet("transformers")
     from transformers import CLIPModel, CLIPTokenizer
 
     model = CLIPModel.from_pretrained(source, revision=revision, local_files_only=offline)

@@ -24,11 +24,11 @@ def load(
 ) -> _clip.ClipScorer:
     """Load the scorer. `weights`: the published Hub id, a folder, or `builtin:shapes-clip`."""
     network = _clip.load_backbone(PUBLISHED, weights, revision, dtype, device, offline)
-    own = identity_of("pickscore", {"weights": weights, "revision": revision, "dtype": dtype})
+    own = identity_of("pickscore", {"weights": weights, "revision": revision, "dtype": dtype}, offline=offline)
     scale = "exp(logit_scale) * cosine"
     return _clip.ClipScorer("pickscore", own, scale, tau=TAU, factor=network.logit_scale, network=network)
 
 
-def identity(*, weights: str, revision: str | None, dtype: str) -> dict[str, Any]:
+def identity(*, weights: str, revision: str | None, dtype: str, offline: bool = False) -> dict[str, Any]:
     """What determines the numbers, without loading anything."""
-    return _clip.identity(PUBLISHED, TAU, weights, revision)
+    return _clip.identity(PUBLISHED, TAU, weights, revision, offline)

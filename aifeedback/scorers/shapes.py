@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aifeedback.zoo.scenes import Scene
 
 TAU = 0.1
+PERFECT = 1.0
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def ensure_latents(recipe: Recipe, run: RunDir, launch: Launch) -> tuple[StageDi
         The pairs, the latents, and the latents' shards, every byte of which was checked.
     """
     candidates = plan.find_candidates(recipe, run, launch.offline)
-    pairs = plan.find_pairs(recipe, run, launch.offline)
+    pairs = plan.find_pairs(recipe, run, launch.offline, launch.allow_code)
     stage = run.stage("latents", plan.latent_facts(recipe, pairs, launch.offline))
     numbers = _Work(recipe, launch, candidates, preference_sets(pairs)).run(stage)
     paths = [stage.path / shard_name(n, SUFFIX) for n in numbers]

@@ -19,14 +19,13 @@ from aifeedback.recipe import Recipe
 from aifeedback.records import Candidate
 from aifeedback.report import Tile, read_metrics, render
 from aifeedback.report.figures import Scores, figures, lines, verdict
-from aifeedback.scorers import shown_as
+from aifeedback.scorers import perfect_of, shown_as
 from aifeedback.seeds import derive_seed
 from aifeedback.stages import plan
 from aifeedback.stages._held_out import sample, score
 from aifeedback.store.candidates import iter_shards, table_to_candidates
 from aifeedback.store.run_dir import RunDir, StageDir, atomic_write, write_json
 
-PERFECT = {"shapes": 1.0}  # scorers that know a score which means "exactly right"
 log = logging.getLogger(__name__)
 
 
@@ -42,7 +41,7 @@ def evaluate(
     """
     started = time.monotonic()
     held_out = plan.eval_prompts(recipe, launch.offline)
-    identities = {name: plan.scorer_identity(recipe, name) for name in scorers_of(recipe)}
+    identities = {name: _identity(recipe, launch, name) for name in scorers_of(recipe)}
     _check(recipe, held_out, identities, min_win_rate or {})
     train = _trained(recipe, run, launch)
     everything = plan.shards(len(held_out.prompts), recipe.eval.shard_prompts)
@@ -53,7 +52,7 @@ def evaluate(
     facts = plan.eval_facts(recipe, train, held_out, identities, launch.offline)
     facts |= {} if numbers == everything else {"shards": numbers}
     found = run.stage("eval", facts)
-    rows = _figures(recipe, scored, identities)
+    rows = _figures(recipe, launch, scored, identities)
     evaluation = _write(recipe, found, train, images, numbers, rows, scored)
     counts = {"prompts": evaluation["prompts"], "images": 2 * evaluation["prompts"] * recipe.eval.images_per_prompt}
     found.mark_complete({"counts": counts})
@@ -76,11 +75,15 @@ def scorers_of(recipe: Recipe) -> list[str]:
     return list(dict.fromkeys(recipe.eval.use or recipe.judge.use))
 
 
-def in_loop(recipe: Recipe, identities: Mapping[str, Mapping[str, Any]]) -> set[str]:
+def in_loop(recipe: Recipe, launch: Launch, identities: Mapping[str, Mapping[str, Any]]) -> set[str]:
     """Those scorers that judged the training pairs or run on the same weights as one that did."""
     judges = [] if recipe.judge.pairing.labels == "given" else recipe.judge.use
-    weights = {plan.scorer_identity(recipe, name).get("weights") for name in judges} - {None}
+    weights = {_identity(recipe, launch, name).get("weights") for name in judges} - {None}
     return {name for name, identity in identities.items() if name in judges or identity.get("weights") in weights}
+
+
+def _identity(recipe: Recipe, launch: Launch, name: str) -> dict[str, Any]:
+    return plan.scorer_identity(recipe, name, launch.offline, launch.allow_code)
 
 
 def _check(recipe: Recipe, held_out: PromptList, used: Mapping[str, Any], gates: Mapping[str, float]) -> None:
@@ -99,7 +102,7 @@ def _check(recipe: Recipe, held_out: PromptList, used: Mapping[str, Any], gates:
 
 
 def _trained(recipe: Recipe, run: RunDir, launch: Launch) -> StageDir:
-    train = plan.find_train(recipe, run, launch.offline)
+    train = plan.find_train(recipe, run, launch.offline, launch.allow_code)
     if not train.is_complete():
         raise UsageError(f"{train.path}: this training is not finished", hint="aifb train goes on where it stopped")
     return train
@@ -109,15 +112,14 @@ def _trained(recipe: Recipe, run: RunDir, launch: Launch) -> StageDir:
 
 
 def _figures(
-    recipe: Recipe, scored: Mapping[str, list[Scores]], identities: Mapping[str, dict[str, Any]]
+    recipe: Recipe, launch: Launch, scored: Mapping[str, list[Scores]], identities: Mapping[str, dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    judges = in_loop(recipe, identities)
+    judges = in_loop(recipe, launch, identities)
     rows = []
     for name, (base, aligned) in scored.items():
         shown, seed = shown_as(identities[name]), derive_seed(recipe.seed, "bootstrap", name)
-        row = figures(
-            name, shown, name in judges, base, aligned, recipe.eval.bootstrap, seed, perfect=PERFECT.get(name)
-        )
+        perfect = perfect_of(name, launch.allow_code)
+        row = figures(name, shown, name in judges, base, aligned, recipe.eval.bootstrap, seed, perfect=perfect)
         if row is None:
             log.warning("eval: %s scored no image: it is left out of the report", shown)
         else:

@@ -47,7 +47,8 @@ def judge(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
     there = shard_numbers(candidates.path)
     if not there:
         raise UsageError(f"{candidates.path}: no candidates yet", hint="run first: aifb generate")
-    panel = _Panel(recipe, launch, {name: plan.scorer_identity(recipe, name) for name in _names(recipe)})
+    asked = launch.offline, launch.allow_code
+    panel = _Panel(recipe, launch, {name: plan.scorer_identity(recipe, name, *asked) for name in _names(recipe)})
     identities = panel.identities.items()
     stages = {n: run.stage("scores", plan.score_facts(recipe, n, identity, candidates)) for n, identity in identities}
     _score(candidates, stages, _limited(recipe, there, launch.limit), panel)

@@ -208,29 +208,30 @@ def find_candidates(recipe: Recipe, run: RunDir, offline: bool = False) -> Stage
     return _found(run, "candidates", facts, "generate")
 
 
-def find_scores(recipe: Recipe, run: RunDir, name: str, offline: bool = False) -> StageDir:
+def find_scores(recipe: Recipe, run: RunDir, name: str, offline: bool = False, allow_code: bool = False) -> StageDir:
     """The scores of one scorer."""
     candidates = find_candidates(recipe, run, offline)
-    return _found(run, "scores", score_facts(recipe, name, scorer_identity(recipe, name), candidates), "judge")
+    identity = scorer_identity(recipe, name, offline, allow_code)
+    return _found(run, "scores", score_facts(recipe, name, identity, candidates), "judge")
 
 
-def find_pairs(recipe: Recipe, run: RunDir, offline: bool = False) -> StageDir:
+def find_pairs(recipe: Recipe, run: RunDir, offline: bool = False, allow_code: bool = False) -> StageDir:
     """The preference sets."""
     candidates = find_candidates(recipe, run, offline)
     used = [] if recipe.judge.pairing.labels == "given" else recipe.judge.use
-    scores = {name: find_scores(recipe, run, name, offline) for name in used}
+    scores = {name: find_scores(recipe, run, name, offline, allow_code) for name in used}
     return _found(run, "pairs", pair_facts(recipe, candidates, scores), "judge")
 
 
-def find_latents(recipe: Recipe, run: RunDir, offline: bool = False) -> StageDir:
+def find_latents(recipe: Recipe, run: RunDir, offline: bool = False, allow_code: bool = False) -> StageDir:
     """The latents of the preference sets."""
-    return _found(run, "latents", latent_facts(recipe, find_pairs(recipe, run, offline), offline), "encode")
+    return _found(run, "latents", latent_facts(recipe, find_pairs(recipe, run, offline, allow_code), offline), "encode")
 
 
-def find_train(recipe: Recipe, run: RunDir, offline: bool = False) -> StageDir:
+def find_train(recipe: Recipe, run: RunDir, offline: bool = False, allow_code: bool = False) -> StageDir:
     """The training."""
-    pairs = find_pairs(recipe, run, offline)
-    latents = find_latents(recipe, run, offline)
+    pairs = find_pairs(recipe, run, offline, allow_code)
+    latents = find_latents(recipe, run, offline, allow_code)
     facts = train_facts(recipe, latents, excluded_prompts(recipe, pairs, offline), offline)
     return _found(run, "train", facts, "train")
 
@@ -243,11 +244,11 @@ def excluded_prompts(recipe: Recipe, pairs: StageDir, offline: bool = False) -> 
     return overlap(recipe, names, offline)
 
 
-def scorer_identity(recipe: Recipe, name: str) -> dict[str, Any]:
+def scorer_identity(recipe: Recipe, name: str, offline: bool = False, allow_code: bool = False) -> dict[str, Any]:
     """The identity of a scorer with the recipe's settings, without loading it."""
     from aifeedback import scorers
 
-    return scorers.identity_of(name, recipe.judge.scorers.get(name, {}))
+    return scorers.identity_of(name, recipe.judge.scorers.get(name, {}), allow_code, offline)
 
 
 def _found(run: RunDir, stage: str, facts: dict[str, Any], verb: str) -> StageDir:

@@ -96,6 +96,8 @@ def test_builtin_weights_are_shown_by_name() -> None:
 def test_no_fallback_without_published_weights(module: Any) -> None:
     with pytest.raises(WeightsError, match=module.PUBLISHED.weights) as caught:
         module.load(device="cpu", offline=True)
+    with pytest.raises(WeightsError, match="offline"):  # said at once: the Hub is not asked
+        scorers.identity_of(module.PUBLISHED.scorer, {}, offline=True)
     hint = str(caught.value.hint)
     assert f"hf download {module.PUBLISHED.weights}" in hint
     assert "judge.scorers" in hint

@@ -12,6 +12,7 @@ from PIL import Image
 
 from aifeedback.data.prompts import PromptList
 from aifeedback.errors import GateMissed, UsageError
+from aifeedback.launch import Launch
 from aifeedback.recipe import Recipe
 from aifeedback.records import Candidate, Prompt
 from aifeedback.stages import eval as stage
@@ -54,15 +55,16 @@ def test_refuses_gates_and_verdicts_by_scorers_that_are_not_there() -> None:
 def test_who_judged() -> None:
     """By name, or by the same weights under another name; nobody where labels were given."""
     identities: dict[str, dict[str, Any]] = {"jpeg_size": {}, "shapes": {}}
-    assert stage.in_loop(recipe(), identities) == {"jpeg_size"}
-    assert stage.in_loop(recipe(judge__pairing={"labels": "given"}), identities) == set()
-    assert stage.in_loop(recipe(judge__pairing={"labels": "shuffled"}), identities) == {"jpeg_size"}
+    assert stage.in_loop(recipe(), Launch(), identities) == {"jpeg_size"}
+    assert stage.in_loop(recipe(judge__pairing={"labels": "given"}), Launch(), identities) == set()
+    assert stage.in_loop(recipe(judge__pairing={"labels": "shuffled"}), Launch(), identities) == {"jpeg_size"}
 
 
 def test_same_weights_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aifeedback.stages.plan.scorer_identity", lambda recipe, name: {"weights": "builtin:shapes-clip@1"})
+    same = {"weights": "builtin:shapes-clip@1"}
+    monkeypatch.setattr("aifeedback.stages.plan.scorer_identity", lambda *asked: same)
     identities = {"clip": {"weights": "builtin:shapes-clip@1"}, "other": {"weights": "elsewhere@1"}}
-    assert stage.in_loop(recipe(judge__use=["pickscore"]), identities) == {"clip"}
+    assert stage.in_loop(recipe(judge__use=["pickscore"]), Launch(), identities) == {"clip"}
 
 
 def test_gate() -> None:
@@ -94,7 +96,7 @@ def test_writes_json_and_page(tmp_path: Path) -> None:
         write_table(folder.path / "shard-00000.parquet", candidates_to_table(rows))
     keys = [(p.id, i) for p in PROMPTS.prompts for i in range(2)]
     scored = {"shapes": [dict.fromkeys(keys, 0.5), dict.fromkeys(keys, 1.0)]}
-    rows_found = stage._figures(made, scored, {"shapes": {"name": "shapes"}})  # type: ignore[arg-type]
+    rows_found = stage._figures(made, Launch(), scored, {"shapes": {"name": "shapes"}})  # type: ignore[arg-type]
     train, found = run.stage("train", {"settings": {"beta": 2.0}}), run.stage("eval", {})
     evaluation = stage._write(made, found, train, images, [0], rows_found, scored)  # type: ignore[arg-type]
     assert json.loads((found.path / "eval.json").read_text()) == evaluation

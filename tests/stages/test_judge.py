@@ -199,3 +199,26 @@ def test_refusals(tmp_path: Path, run: RunDir) -> None:
         judge(recipe(tmp_path, use=[]), run, Launch())
     with pytest.raises(WeightsError, match="nowhere"):
         judge(recipe(tmp_path, use=["clip"], scorers={"clip": {"weights": "./nowhere"}}), run, Launch())
+
+
+OWN = """
+class Redness:
+    name, weights, scale, tau, prompt_limit, backbone, identity = "own:load", None, "", 1.0, None, None, {}
+    def prepare(self, image): return image.convert("RGB")
+    def embed(self, prompts): return prompts
+    def score(self, prepared, text): return [float(image.getpixel((0, 0))[0]) for image in prepared]
+
+def load(*, device): return Redness()
+"""
+
+
+def test_a_scorer_of_ones_own_is_found_again(tmp_path: Path, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    made = recipe(tmp_path, use=["own:load"])
+    generated(made, run)
+    with pytest.raises(UsageError, match="is not run by itself"):
+        judge(made, run, Launch())
+    report = judge(made, run, Launch(allow_code=True))
+    assert report.counts["scored"] == 12
+    assert plan.find_pairs(made, run, allow_code=True).is_complete()
