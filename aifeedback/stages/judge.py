@@ -112,7 +112,8 @@ class _Panel:
             self._note_truncated(scorer, images)
         size = self.launch.micro_batch or scoring.MICRO_BATCH
         self.scored += len(images)
-        return scoring.score_candidates(images, panel, size, told.advance)
+        found = scoring.score_candidates(images, panel, size, told.advance)
+        return {name: found[scorer.name] for name, scorer in zip(names, panel, strict=True)}
 
     def truncated(self) -> dict[str, int]:
         """Prompts scored just now that a scorer did not read to their end."""
@@ -124,7 +125,10 @@ class _Panel:
             settings = dict(self.recipe.judge.scorers.get(name, {}))
             if self.launch.offline and "weights" in plugins.settings_of("scorers", name):
                 settings["offline"] = True
-            self._loaded[name] = load(device=pick_device(self.launch.device), **settings)
+            scorer = load(device=pick_device(self.launch.device), **settings)
+            if any(scorer.name == other.name for other in self._loaded.values()):
+                raise UsageError(f"judge.use: two scorers call themselves {scorer.name!r}, expected different names")
+            self._loaded[name] = scorer
         return self._loaded[name]
 
     def _note_truncated(self, scorer: scorers.Scorer, images: list[Candidate]) -> None:

@@ -203,7 +203,7 @@ def test_refusals(tmp_path: Path, run: RunDir) -> None:
 
 OWN = """
 class Redness:
-    name, weights, scale, tau, prompt_limit, backbone, identity = "own:load", None, "", 1.0, None, None, {}
+    name, weights, scale, tau, prompt_limit, backbone, identity = "redness", None, "", 1.0, None, None, {}
     def prepare(self, image): return image.convert("RGB")
     def embed(self, prompts): return prompts
     def score(self, prepared, text): return [float(image.getpixel((0, 0))[0]) for image in prepared]
