@@ -29,7 +29,7 @@ def build() -> nn.Module:
     from diffusers import AutoencoderKL
 
     levels = (16, 32, 48, 64)
-    return AutoencoderKL(
+    vae: nn.Module = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=levels,
@@ -39,6 +39,7 @@ def build() -> nn.Module:
         sample_size=scenes.SIZE,
         mid_block_add_attention=False,
     )
+    return vae
 
 
 def pixels(rng: random.Random, count: int) -> tuple[list[scenes.Scene], Tensor]:

@@ -29,7 +29,7 @@ def load_pipeline() -> Any:
     """The embedded generator as plain diffusers loads it."""
     from diffusers import StableDiffusionPipeline
 
-    pipe = StableDiffusionPipeline.from_pretrained(zoo.weights_folder("shapes"), torch_dtype=torch.float32)
+    pipe = StableDiffusionPipeline.from_pretrained(zoo.weights_folder("shapes")).to(torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -96,9 +96,8 @@ def parse(prompt: str) -> Scene | None:
     if match is None:
         return None
     colour_a, shape_a, relation, colour_b, shape_b, background = match.groups()
-    objects = (Object(colour_a, shape_a),)
-    if relation:
-        objects += (Object(colour_b, shape_b),)
+    first = Object(colour_a, shape_a)
+    objects = (first, Object(colour_b, shape_b)) if relation else (first,)
     return Scene(objects, relation, background)
 
 

@@ -101,7 +101,7 @@ def _save(
     path: Path,
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
-    schedule: object,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
     average: dict[str, Tensor],
     step: int,
 ) -> None:
@@ -111,6 +111,6 @@ def _save(
         "schedule": schedule.state_dict(),
         "average": average,
         "step": step,
-    }  # type: ignore[attr-defined]
+    }
     torch.save(state, path.with_suffix(".tmp"))
     os.replace(path.with_suffix(".tmp"), path)
