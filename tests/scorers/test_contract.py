@@ -96,3 +96,7 @@ def test_ground_truth_never_judges_in_a_shipped_recipe() -> None:
     for path in recipes:
         used = (yaml.safe_load(path.read_text()).get("judge") or {}).get("use", [])
         assert "shapes" not in used, path
+
+
+def test_a_perfect_score_is_declared_by_the_scorer_s_file() -> None:
+    assert {name: scorers.perfect_of(name) for name in ("shapes", "jpeg_size")} == {"shapes": 1.0, "jpeg_size": None}
