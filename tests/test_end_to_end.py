@@ -24,6 +24,17 @@ from aifeedback.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("candidates", "scores", "pairs", "latents", "train", "eval_images", "eval_scores", "eval")
+MOMENTS = (
+    "candidates/*/shard-*",
+    "scores/*/stage.json",
+    "latents/*/shard-*",
+    "train/*/metrics.jsonl",
+    "train/*/checkpoints/step-000004",
+    "eval_images/*/shard-*",
+    "eval_scores/*/shard-*",
+    "eval/*/stage.json",
+)
+"""What has to be there, and something new beside it, for a kill."""
 COMPARED = ("*.parquet", "*.safetensors", "eval.json", "report.html", "stage.json", "complete.json")
 
 RECIPE = """
@@ -75,7 +86,7 @@ def start(*words: str | Path) -> subprocess.Popen[bytes]:
 
 def finish(process: subprocess.Popen[bytes]) -> str:
     """Wait for a process that must succeed; returns what it said."""
-    said = process.communicate(timeout=240)[0].decode()
+    said = process.communicate(timeout=300)[0].decode()
     assert process.returncode == 0, said
     return said
 
@@ -110,24 +121,29 @@ def test_reference_is_complete(reference: Path) -> None:
     assert page.count("<figure") == 4 and "implicit accuracy" in page
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_killed_in_every_stage_ends_with_the_same_bytes(reference: Path, recipe_file: Path, tmp_path: Path) -> None:
-    """kill -9 at a random moment after each stage has begun, then the same command again until it is done."""
+    """kill -9 shortly after each of `MOMENTS`, every time in the same command; then that command until it is done."""
     chance, run, kills = random.Random(os.environ.get("AIFB_TEST_SEED", "0")), tmp_path / "run", 0
-    for stage in STAGES:
-        process = start("run", recipe_file, "--run-dir", run)
-        while process.poll() is None and not list((run / stage).glob("*/stage.json")):
-            time.sleep(0.005)
-        time.sleep(chance.uniform(0, 0.15))
+    for moment in MOMENTS:
+        before, process = files(run), start("run", recipe_file, "--run-dir", run)
+        while process.poll() is None and not (list(run.glob(moment)) and files(run) != before):
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.1))
         kills += process.poll() is None
         process.kill()
-        process.wait()
+        process.communicate()
     finish(start("run", recipe_file, "--run-dir", run))
-    assert kills >= len(STAGES) // 2, "the run was too quick to be killed"
+    assert kills >= len(MOMENTS) - 2, "the run was too quick to be killed"
     expected, found = contents(reference, *STAGES), contents(run, *STAGES)
     assert sorted(found) == sorted(expected)
     assert [name for name in expected if found[name] != expected[name]] == []
     assert not list(run.rglob("*.damaged*")), "a killed process leaves nothing half written under a final name"
+    assert not list(run.rglob(".*.tmp")), "what a killed process left half written is gone"
+
+
+def files(run: Path) -> set[Path]:
+    return set(run.rglob("*"))
 
 
 def test_two_workers_make_the_same_shards(reference: Path, recipe_file: Path, tmp_path: Path) -> None:
@@ -135,6 +151,26 @@ def test_two_workers_make_the_same_shards(reference: Path, recipe_file: Path, tm
     for worker in [start("generate", recipe_file, "--run-dir", run, "--worker", f"{i}/2") for i in range(2)]:
         finish(worker)
     assert contents(run, "candidates") == contents(reference, "candidates")
+
+
+def test_two_processes_train_the_model_of_one(reference: Path, recipe_file: Path, tmp_path: Path) -> None:
+    """Adapters, whose reference is the wrapped model with adapters off, through gloo and the command line."""
+    run = tmp_path / "run"
+    for stage in ("candidates", "scores", "pairs", "latents"):
+        shutil.copytree(reference / stage, run / stage)
+        shutil.copytree(reference / stage, tmp_path / "one" / stage)
+    overrides = ["train.method=lora", "train.steps=4", "train.prompt_dropout=0.5"]
+    together = start("train", recipe_file, *overrides, "--run-dir", run, "--processes", "2")
+    alone = pipeline.run(load(recipe_file, *overrides), tmp_path / "one", LAUNCH, ["train"])
+    finish(together)
+    expected = losses(Path(alone[0].path))
+    assert len(expected) == 4 + 3 and len(set(expected)) > 3
+    assert losses(run / "train" / Path(alone[0].path).name) == pytest.approx(expected, rel=5e-4)  # docs/training.md
+
+
+def losses(folder: Path) -> list[float]:
+    """All losses of a training and its validation, in the order of their rows."""
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def load(path: Path, *overrides: str) -> Recipe:
