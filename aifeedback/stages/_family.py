@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aifeedback import plugins
+from aifeedback.errors import UsageError
 from aifeedback.launch import Launch
 from aifeedback.recipe import Recipe
 
@@ -28,9 +29,17 @@ def load_family(recipe: Recipe, launch: Launch, dtype: str | None = None, device
 
 
 def pick_device(name: str) -> str:
-    """`auto` is CUDA where there is one, else the CPU; anything else is taken at its word."""
-    if name != "auto":
-        return name
+    """`auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        UsageError: a device that torch does not find here.
+    """
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    if kind == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(kind, 1)
+    if int(number or 0) >= count:
+        raise UsageError(f"--device {name}: torch finds {count} {kind} devices here", hint="see `aifb doctor`")
+    return name

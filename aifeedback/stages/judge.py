@@ -27,7 +27,7 @@ from aifeedback.store.candidates import (
     table_to_scores,
 )
 from aifeedback.store.run_dir import RunDir, StageDir
-from aifeedback.store.shards import Claims, read_table, run_shards, shard_name, shard_numbers, write_table
+from aifeedback.store.shards import Claims, count_rows, read_table, run_shards, shard_name, shard_numbers, write_table
 
 log = logging.getLogger(__name__)
 
@@ -167,10 +167,8 @@ def _score_shard(
 
 def _missing_images(candidates: StageDir, stages: dict[str, StageDir], numbers: list[int]) -> int:
     """How many images are still to be scored, from the parquet footers alone."""
-    import pyarrow.parquet as pq
-
     lacking = [n for n in numbers if any(not (s.path / shard_name(n)).exists() for s in stages.values())]
-    return sum(pq.read_metadata(candidates.path / shard_name(n)).num_rows for n in lacking)
+    return sum(count_rows(candidates.path / shard_name(n)) for n in lacking)
 
 
 # --- pairs

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
-    "Claims", "DamagedShard", "atomic_write", "read_table", "run_shards", "set_aside", "shard_name", "shard_numbers",
-    "write_table",
+    "Claims", "DamagedShard", "atomic_write", "count_rows", "read_table", "run_shards", "set_aside", "shard_name",
+    "shard_numbers", "write_table",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,11 @@ _WAIT_SECONDS = 0.2
 
 class DamagedShard(StoreError):
     """A shard whose bytes are not those that were written."""
+
+    def __init__(
+        self, message: str, hint: str = "repeat the stage that made it: it is set aside and made again"
+    ) -> None:
+        super().__init__(message, hint)
 
 
 def shard_name(number: int, suffix: str = ".parquet") -> str:
@@ -93,6 +98,24 @@ def read_table(path: Path) -> pa.Table:
     if _hash(data[:start] + _EMPTY + data[end:]).encode() != seals[-1].group()[len(_MARK) :]:
         raise DamagedShard(f"{path}: damaged (its content does not match its digest)")
     return pq.read_table(pa.BufferReader(data)).replace_schema_metadata(None)
+
+
+def count_rows(path: Path) -> int:
+    """Rows of a shard, from its footer alone.
+
+    Raises:
+        DamagedShard: the footer is not one.
+        StoreError: it cannot be read at all.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except pa.ArrowException as error:
+        raise DamagedShard(f"{path}: damaged ({error})") from error
+    except OSError as error:
+        raise store_error(path, error) from error
 
 
 def _hash(data: bytes) -> str:

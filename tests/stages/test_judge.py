@@ -18,7 +18,7 @@ from aifeedback.stages import plan
 from aifeedback.stages.judge import judge
 from aifeedback.store.candidates import candidates_to_table, iter_shards, table_to_scores, table_to_sets
 from aifeedback.store.run_dir import RunDir, StageDir
-from aifeedback.store.shards import shard_name, write_table
+from aifeedback.store.shards import DamagedShard, shard_name, write_table
 
 PROMPTS = ["a red circle on a white background", "a blue star on a gray background", "anything", "a cross"]
 
@@ -178,6 +178,16 @@ def test_damaged_score_shard_is_redone(tmp_path: Path, run: RunDir) -> None:
     assert judge(made, run, Launch()).counts["newly_scored"] == 6
     assert shard.read_bytes() == whole
     assert list(shard.parent.glob("*.damaged"))
+
+
+def test_truncated_candidates_name_the_file_and_the_way_out(tmp_path: Path, run: RunDir) -> None:
+    made = recipe(tmp_path)
+    generated(made, run)
+    path = next((run.path / "candidates").rglob("shard-00000.parquet"))
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(DamagedShard, match=r"shard-00000.parquet: damaged") as caught:
+        judge(made, run, Launch())
+    assert "repeat the stage that made it" in str(caught.value.hint)
 
 
 def test_zero_pairs_says_why(tmp_path: Path, run: RunDir, caplog: pytest.LogCaptureFixture) -> None:
