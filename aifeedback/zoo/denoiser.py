@@ -22,6 +22,7 @@ BANK = 40_000
 
 _PROMPT_DROPOUT = 0.1
 _MIN_SNR = 5.0  # min-SNR weighting (Hang et al., arXiv 2303.09556)
+_MAX_WEIGHT = 10.0  # of an epsilon error: the noisy end, where the layout is decided, weighs more
 _WIDTH = 128
 SCHEDULE: dict[str, Any] = {
     "num_train_timesteps": 1000,
@@ -129,7 +130,7 @@ def pretrain(
         hidden = model.text_encoder(tokens.to(device)).last_hidden_state
         predicted = model.unet(noising.add_noise(x0, noise, t), t, hidden).sample
         errors = F.mse_loss(predicted, noise, reduction="none").mean(dim=(1, 2, 3))
-        weighted = errors * (_MIN_SNR / snr[t]).clamp(max=1)
+        weighted = errors * ((snr[t] + 1).clamp(max=_MIN_SNR) / snr[t]).clamp(max=_MAX_WEIGHT)
         noisy = errors[count // 2 :].mean().item()
         return weighted.mean(), {"error": errors.mean().item(), "noisy_half": noisy}
 
