@@ -38,6 +38,7 @@ def atomic_write(path: Path, data: bytes) -> None:
         StoreError: the folder is read-only, full or gone; the temporary file is removed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _sweep(path)
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -50,6 +51,14 @@ def atomic_write(path: Path, data: bytes) -> None:
     except BaseException:  # Ctrl-C in the middle of a write leaves nothing behind
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes that were killed while writing `path` left half written."""
+    for stale in path.parent.glob(f".{path.name}.*.tmp"):
+        pid = stale.name.split(".")[-2]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+            stale.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
