@@ -112,7 +112,7 @@ def judge(pipe: Any, prompts: int, each: int, steps: int, guidance: float) -> It
 @click.option("--prompts", default=150, help="Prompts per split.")
 @click.option("--each", default=4, help="Images per prompt.")
 @click.option("--steps", default=15, help="Sampling steps.")
-@click.option("--guidance", default=2.5, help="Guidance scale.")
+@click.option("--guidance", default=2.0, help="Guidance scale.")
 def main(what: str, count: int, prompts: int, each: int, steps: int, guidance: float) -> None:
     pipe = load_pipeline()
     lines: list[Iterator[str]] = []
