@@ -42,9 +42,9 @@ def build() -> nn.Module:
     return vae
 
 
-def pixels(rng: random.Random, count: int) -> tuple[list[scenes.Scene], Tensor]:
+def pixels(rng: random.Random, count: int, p_single: float = 0.4) -> tuple[list[scenes.Scene], Tensor]:
     """Draw training scenes; their pictures as (count, 3, 64, 64) in [-1, 1]."""
-    drawn = [scenes.random_scene(rng) for _ in range(count)]
+    drawn = [scenes.random_scene(rng, p_single=p_single) for _ in range(count)]
     array = np.stack([np.asarray(scenes.render(s, rng)) for s in drawn])
     return drawn, torch.from_numpy(array).permute(0, 3, 1, 2).float() / 127.5 - 1
 

@@ -2,8 +2,8 @@
 
 Trained contrastively on rendered scenes of the training split alone. Every batch is made of families: a scene
 and variants of it that differ in one word (or a swap, or a missing object), so that the hard negatives of each
-caption and of each picture are in the batch. It is a real, imperfect judge: strong on colours and background,
-weaker on which colour belongs to which shape and on relations.
+caption and of each picture are in the batch. Besides, a linear head names from the picture's features which shape
+each colour has and where it stands; it only speeds up the training and is thrown away.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageFilter
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from aifeedback.zoo import scenes
-from aifeedback.zoo.scenes import BACKGROUNDS, COLOURS, RELATIONS, SHAPES, Object, Scene
+from aifeedback.zoo.scenes import BACKGROUNDS, COLOURS, RELATIONS, SHAPES, Object, Placement, Scene
 from aifeedback.zoo.trainer import Plan, train
 from aifeedback.zoo.vocabulary import CONTEXT, build_tokenizer
 
-PLAN = Plan(steps=3000, batch=64, peak_lr=1.2e-3, ema=0.995, weight_decay=0.02)
+PLAN = Plan(steps=5000, batch=64, peak_lr=1.2e-3, ema=0.995, weight_decay=0.02)
 FACTORS = ("background", "count", "colour", "shape", "relation", "binding")
 _WEIGHTS = (1, 1, 1, 3, 5, 3)  # how often a variant is wrong in each factor: the hard ones more often
 _FAMILY = 4  # a scene and its variants
 _MAX_SCALE = 50.0  # of the cosine; CLIP itself stops at 100
+_KINDS = 1 + len(SHAPES)  # what the naming head says of a colour: absent, or its shape
 
 
 def build(tokenizer: Any) -> Any:
-    """An untrained CLIPModel, about half a million parameters: 64 px, patch 8."""
+    """An untrained CLIPModel, 0.54 M parameters: 64 px, patch 8."""
     from transformers import CLIPConfig, CLIPModel
 
     end = tokenizer.eos_token_id
@@ -47,28 +48,34 @@ def build(tokenizer: Any) -> Any:
         "image_size": scenes.SIZE, "patch_size": 8, "hidden_size": 96, "intermediate_size": 240,
         "num_hidden_layers": 4, "num_attention_heads": 4, "hidden_act": "gelu",
     }  # fmt: skip
-    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=64, logit_scale_init_value=2.0)
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=128, logit_scale_init_value=2.0)
     return CLIPModel(config)
 
 
 def pretrain(folder: Path, out: Path, device: str, plan: Plan = PLAN) -> None:
-    """Train the judge, state in `folder`, and save it to `out` in transformers' own layout, float32."""
+    """Train the judge (and the naming head beside it), state in `folder`, and save it to `out` in transformers' own layout, float32."""
     tokenizer = build_tokenizer(folder / "tokenizer")
     torch.manual_seed(plan.seed)
-    model = build(tokenizer).to(device)
+    model = build(tokenizer)
+    head = nn.Linear(model.config.vision_config.hidden_size, len(COLOURS) * (_KINDS + 2))
+    both = nn.ModuleDict({"model": model, "head": head}).to(device)
 
     def loss_of(rng: random.Random, count: int) -> tuple[Tensor, dict[str, float]]:
         drawn = [s for _ in range(count // _FAMILY) for s in family(rng)]
-        pictures = torch.stack([softened(scenes.render(s, rng), rng) for s in drawn]).to(device)
-        image, text = embeddings(model, tokenizer, pictures, [s.prompt for s in drawn])
+        placed = [scenes.place(s, rng) for s in drawn]
+        pictures = torch.stack([softened(scenes.draw(s, p), rng) for s, p in zip(drawn, placed, strict=True)])
+        seen = model.vision_model(pictures.to(device)).pooler_output
+        image = F.normalize(model.visual_projection(seen), dim=-1)
+        text = text_embeddings(model, tokenizer, [s.prompt for s in drawn])
         scale = model.logit_scale.exp().clamp(max=_MAX_SCALE)
         logits = scale * image @ text.T
         same = _same(drawn).to(device)  # two equal captions are both right
-        loss = (_cross_entropy(logits, same) + _cross_entropy(logits.T, same)) / 2
+        contrast = (_cross_entropy(logits, same) + _cross_entropy(logits.T, same)) / 2
         hit = same.gather(1, logits.argmax(1, keepdim=True)).float().mean()
-        return loss, {"hit": hit.item(), "scale": scale.item()}
+        naming, named = _naming(head(seen), drawn, placed)
+        return contrast + naming, {"hit": hit.item(), "scale": scale.item(), "named": named}
 
-    train(model, loss_of, plan, folder)
+    train(both, loss_of, plan, folder)
     with torch.no_grad():
         model.logit_scale.clamp_(max=log(_MAX_SCALE))
     model.float().cpu().save_pretrained(out)
@@ -126,12 +133,33 @@ def normalised(pixels: Tensor) -> Tensor:
 
 def embeddings(model: Any, tokenizer: Any, pictures: Tensor, captions: list[str]) -> tuple[Tensor, Tensor]:
     """Unit embeddings of pictures (N, 3, 64, 64) and captions (M): (N, D), (M, D)."""
-    tokens = tokenizer(captions, padding=True, truncation=True, max_length=CONTEXT, return_tensors="pt")
-    output = model.get_text_features(input_ids=tokens["input_ids"].to(pictures.device))
-    text = getattr(output, "pooler_output", output)
     output = model.get_image_features(pixel_values=pictures)
     image = getattr(output, "pooler_output", output)
-    return F.normalize(image, dim=-1), F.normalize(text, dim=-1)
+    return F.normalize(image, dim=-1), text_embeddings(model, tokenizer, captions)
+
+
+def text_embeddings(model: Any, tokenizer: Any, captions: list[str]) -> Tensor:
+    """Unit embeddings (M, D) of captions."""
+    tokens = tokenizer(captions, padding=True, truncation=True, max_length=CONTEXT, return_tensors="pt")
+    output = model.get_text_features(input_ids=tokens["input_ids"].to(model.device))
+    return F.normalize(getattr(output, "pooler_output", output), dim=-1)
+
+
+def _naming(said: Tensor, drawn: list[Scene], placed: list[list[Placement]]) -> tuple[Tensor, float]:
+    """Loss and accuracy of the naming head (N, 8 * 9): each colour's shape or absence, and where it stands."""
+    said = said.view(len(drawn), len(COLOURS), _KINDS + 2)
+    kinds = torch.zeros(said.shape[:2], dtype=torch.long)
+    places = torch.zeros(*said.shape[:2], 2)
+    for i, (scene, placements) in enumerate(zip(drawn, placed, strict=True)):
+        for o, p in zip(scene.objects, placements, strict=True):
+            colour = list(COLOURS).index(o.colour)
+            kinds[i, colour] = 1 + SHAPES.index(o.shape)
+            places[i, colour] = torch.tensor([p.x, p.y]) / (scenes.SIZE / 2) - 1
+    kinds, places = kinds.to(said.device), places.to(said.device)
+    there = kinds > 0
+    named = F.cross_entropy(said[..., :_KINDS].flatten(0, 1), kinds.flatten(), reduction="sum") / there.sum()
+    right = (said[..., :_KINDS].argmax(-1) == kinds)[there].float().mean().item()
+    return named + F.mse_loss(said[..., _KINDS:][there], places[there]), right
 
 
 @torch.no_grad()

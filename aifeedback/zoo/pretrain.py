@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from aifeedback.zoo import scenes
+
+if TYPE_CHECKING:
+    from aifeedback.zoo.trainer import Plan
 
 PROMPTS: dict[str, tuple[scenes.Split, int]] = {
     "align": ("train", 2000),
@@ -28,25 +32,26 @@ def write_prompts(folder: Path) -> None:
         (folder / f"{name}.txt").write_text("".join(p + "\n" for p in scenes.prompts_of(split, count, seed=0)))
 
 
-def make_generator(work: Path, out: Path, device: str, steps: int | None, part: str) -> None:
-    """Train the autoencoder, then (part `denoiser`) the denoiser on its latents, and write the pipeline.
+def shorter(plan: Plan, steps: int | None) -> Plan:
+    """The plan, with `steps` in place of its own where given."""
+    return replace(plan, steps=steps or plan.steps)
 
-    What is already trained in `work` is read, not trained again.
-    """
+
+def make_generator(work: Path, out: Path, device: str, steps: int | None, part: str) -> None:
+    """Train the autoencoder, or (part `denoiser`) the denoiser on the latents of the one in `out`, and write them."""
     import torch
+    from diffusers import AutoencoderKL
 
     from aifeedback.zoo import autoencoder, denoiser, vocabulary
 
-    plan = autoencoder.PLAN
-    vae = autoencoder.pretrain(work / "autoencoder", device, replace(plan, steps=steps or plan.steps))
-    vae = autoencoder.polish(vae, work / "polish", device)
     if part == "autoencoder":
+        vae: Any = autoencoder.pretrain(work / "autoencoder", device, shorter(autoencoder.PLAN, steps))
+        vae = autoencoder.polish(vae, work / "polish", device, shorter(autoencoder.POLISH, steps))
+        vae.to(torch.float16).save_pretrained(out / "shapes" / "vae")
         return
+    vae = AutoencoderKL.from_pretrained(out / "shapes" / "vae").float().eval().to(device)
     tokenizer = vocabulary.build_tokenizer(work / "tokenizer", denoiser.CONTEXT)
-    plan = denoiser.PLAN
-    model, scaling = denoiser.pretrain(
-        vae, tokenizer, work / "denoiser", device, replace(plan, steps=steps or plan.steps)
-    )
+    model, scaling = denoiser.pretrain(vae, tokenizer, work / "denoiser", device, shorter(denoiser.PLAN, steps))
     pipe = denoiser.assemble(vae, model, tokenizer, scaling)
     pipe.unet.to(torch.float16)
     pipe.vae.to(torch.float16)
