@@ -1,8 +1,12 @@
-"""The denoiser and text encoder of the embedded default, trained jointly on encoded scenes (v-prediction)."""
+"""The denoiser and text encoder of the embedded default, trained on encoded scenes (v-prediction).
+
+The text encoder is first taught alone to name what a prompt says (`naming`), then trained on with the UNet.
+"""
 
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aifeedback.zoo.autoencoder import LATENT_CHANNELS, pixels
+from aifeedback.zoo.naming import TEXT_PLAN, Namer, labels, naming_loss, teach
 from aifeedback.zoo.trainer import Plan, train
 
 PLAN = Plan(steps=6000, batch=64, peak_lr=1.5e-3)
@@ -23,6 +28,7 @@ BANK = 40_000
 _PROMPT_DROPOUT = 0.1
 _NOISY_END = 0.7  # timesteps are 1000 * u^0.7, u uniform: more at the noisy end, where the layout is decided
 _P_SINGLE = 0.3  # of the bank's scenes: one object
+_NAMING = 0.1  # weight of the text encoder's naming beside the denoiser's error
 _WIDTH = 128
 SCHEDULE: dict[str, Any] = {
     "num_train_timesteps": 1000,
@@ -37,12 +43,13 @@ SCHEDULE: dict[str, Any] = {
 
 
 class Denoiser(nn.Module):
-    """UNet and text encoder as one trainable module."""
+    """UNet, text encoder and the head that names a prompt's scene, as one trainable module."""
 
     def __init__(self, unet: nn.Module, text_encoder: nn.Module) -> None:
         super().__init__()
         self.unet = unet
         self.text_encoder = text_encoder
+        self.namer = Namer(_WIDTH)
 
 
 def build(tokenizer: Any) -> Denoiser:
@@ -84,28 +91,33 @@ def token_ids(tokenizer: Any, prompts: list[str]) -> Tensor:
 
 
 @torch.no_grad()
-def make_bank(vae: Any, tokenizer: Any, count: int, seed: int) -> tuple[Tensor, Tensor, float]:
-    """Encode `count` training scenes: latents (N, 12, 8, 8) of unit variance, ids (N, 16), the scaling factor."""
+def make_bank(vae: Any, tokenizer: Any, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Encode `count` training scenes.
+
+    Returns:
+        latents (N, 12, 8, 8) of unit variance, token ids (N, 16), what there is to name (N, 8, 2), the scaling factor.
+    """
     rng = random.Random(f"bank/{seed}")
-    latents, ids = [], []
+    latents, ids, named = [], [], []
     for start in range(0, count, 200):
         drawn, x = pixels(rng, min(200, count - start), _P_SINGLE)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
         posterior = vae.encode(x.to(vae.device)).latent_dist
         latents.append(posterior.sample(generator=generator).cpu())
         ids.append(token_ids(tokenizer, [s.prompt for s in drawn]))
+        named.append(labels(drawn))
     stacked = torch.cat(latents)
     scaling = 1 / stacked.std().item()
-    return (stacked * scaling).contiguous(), torch.cat(ids), scaling
+    return (stacked * scaling).contiguous(), torch.cat(ids), torch.cat(named), scaling
 
 
-def _kept_bank(path: Path, vae: Any, tokenizer: Any, count: int, seed: int) -> tuple[Tensor, Tensor, float]:
+def _kept_bank(path: Path, vae: Any, tokenizer: Any, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor, float]:
     """The bank of an earlier start of this run, or a new one."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(make_bank(vae, tokenizer, count, seed), path)
-    latents, ids, scaling = torch.load(path, weights_only=True)
-    return latents, ids, scaling
+    latents, ids, named, scaling = torch.load(path, weights_only=True)
+    return latents, ids, named, scaling
 
 
 def pretrain(
@@ -114,23 +126,32 @@ def pretrain(
     """Train on a bank of encoded scenes; returns the averaged denoiser and the latents' scaling factor."""
     from diffusers import DDIMScheduler
 
-    latents, ids, scaling = _kept_bank(folder / f"bank-{bank}-{plan.seed}.pt", vae, tokenizer, bank, plan.seed)
+    latents, ids, named, scaling = _kept_bank(folder / f"bank-{bank}-{plan.seed}.pt", vae, tokenizer, bank, plan.seed)
     empty = token_ids(tokenizer, [""])[0]
     torch.manual_seed(plan.seed)
     model = build(tokenizer).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     noising = DDIMScheduler(**SCHEDULE)
 
+    def features(prompts: list[str]) -> Tensor:
+        return model.text_encoder(token_ids(tokenizer, prompts).to(device)).pooler_output  # type: ignore[no-any-return]
+
+    steps = min(plan.steps, TEXT_PLAN.steps)
+    teach(model.text_encoder, features, model.namer, folder / "text", replace(TEXT_PLAN, steps=steps))
+
     def loss_of(rng: random.Random, count: int) -> tuple[Tensor, dict[str, float]]:
         rows = torch.tensor([rng.randrange(len(latents)) for _ in range(count)])
         x0, tokens = latents[rows].to(device), ids[rows].clone()
-        tokens[torch.rand(count) < _PROMPT_DROPOUT] = empty
+        dropped = torch.rand(count) < _PROMPT_DROPOUT
+        tokens[dropped] = empty
         u = (torch.arange(count) + torch.rand(count)) / count
         t = (1000 * u**_NOISY_END).long().to(device)
         noise = torch.randn(x0.shape).to(device)
-        hidden = model.text_encoder(tokens.to(device)).last_hidden_state
-        predicted = model.unet(noising.add_noise(x0, noise, t), t, hidden).sample
+        text = model.text_encoder(tokens.to(device))
+        predicted = model.unet(noising.add_noise(x0, noise, t), t, text.last_hidden_state).sample
         errors = F.mse_loss(predicted, noising.get_velocity(x0, noise, t), reduction="none").mean(dim=(1, 2, 3))
-        return errors.mean(), {"noisy_half": errors[count // 2 :].mean().item()}
+        naming, right = naming_loss(model.namer(text.pooler_output[~dropped]), named[rows][~dropped])
+        numbers = {"error": errors.mean().item(), "noisy_half": errors[count // 2 :].mean().item(), **right}
+        return errors.mean() + _NAMING * naming, numbers
 
     return train(model, loss_of, plan, folder), scaling  # type: ignore[return-value]
 

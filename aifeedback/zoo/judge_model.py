@@ -2,8 +2,7 @@
 
 Trained contrastively on rendered scenes of the training split alone. Every batch is made of families: a scene
 and variants of it that differ in one word (or a swap, or a missing object), so that the hard negatives of each
-caption and of each picture are in the batch. Besides, a linear head names from the picture's features which shape
-each colour has and where it stands; it only speeds up the training and is thrown away.
+caption and of each picture are in the batch. Both towers are besides taught to name what a scene holds (`naming`).
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ from torch import Tensor, nn
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from aifeedback.zoo import scenes
-from aifeedback.zoo.scenes import BACKGROUNDS, COLOURS, RELATIONS, SHAPES, Object, Placement, Scene
+from aifeedback.zoo.naming import TEXT_PLAN, Namer, labels, naming_loss, teach
+from aifeedback.zoo.scenes import BACKGROUNDS, COLOURS, RELATIONS, SHAPES, Object, Scene
 from aifeedback.zoo.trainer import Plan, train
 from aifeedback.zoo.vocabulary import CONTEXT, build_tokenizer
 
@@ -31,7 +31,7 @@ FACTORS = ("background", "count", "colour", "shape", "relation", "binding")
 _WEIGHTS = (1, 1, 1, 3, 5, 3)  # how often a variant is wrong in each factor: the hard ones more often
 _FAMILY = 4  # a scene and its variants
 _MAX_SCALE = 50.0  # of the cosine; CLIP itself stops at 100
-_KINDS = 1 + len(SHAPES)  # what the naming head says of a colour: absent, or its shape
+_TEXT_NAMING = 0.3  # weight of the captions' naming beside the pictures'
 
 
 def build(tokenizer: Any) -> Any:
@@ -53,27 +53,37 @@ def build(tokenizer: Any) -> Any:
 
 
 def pretrain(folder: Path, out: Path, device: str, plan: Plan = PLAN) -> None:
-    """Train the judge (and the naming head beside it), state in `folder`, and save it to `out` in transformers' own layout, float32."""
+    """Train the judge (and the naming heads beside it), state in `folder`, and save it to `out` in transformers' own layout, float32."""
     tokenizer = build_tokenizer(folder / "tokenizer")
     torch.manual_seed(plan.seed)
     model = build(tokenizer)
-    head = nn.Linear(model.config.vision_config.hidden_size, len(COLOURS) * (_KINDS + 2))
-    both = nn.ModuleDict({"model": model, "head": head}).to(device)
+    seeing = Namer(model.config.vision_config.hidden_size)
+    reading = Namer(model.config.text_config.hidden_size)
+    both = nn.ModuleDict({"model": model, "seeing": seeing, "reading": reading}).to(device)
+    steps = min(plan.steps, TEXT_PLAN.steps)
+    teach(
+        model.text_model,
+        lambda captions: read(model, tokenizer, captions),
+        reading,
+        folder / "text",
+        replace(TEXT_PLAN, steps=steps),
+    )
 
     def loss_of(rng: random.Random, count: int) -> tuple[Tensor, dict[str, float]]:
         drawn = [s for _ in range(count // _FAMILY) for s in family(rng)]
-        placed = [scenes.place(s, rng) for s in drawn]
-        pictures = torch.stack([softened(scenes.draw(s, p), rng) for s, p in zip(drawn, placed, strict=True)])
-        seen = model.vision_model(pictures.to(device)).pooler_output
-        image = F.normalize(model.visual_projection(seen), dim=-1)
-        text = text_embeddings(model, tokenizer, [s.prompt for s in drawn])
+        pictures = torch.stack([softened(scenes.render(s, rng), rng) for s in drawn]).to(device)
+        seen = model.vision_model(pictures).pooler_output
+        said = read(model, tokenizer, [s.prompt for s in drawn])
+        image, text = unit(model.visual_projection(seen)), unit(model.text_projection(said))
         scale = model.logit_scale.exp().clamp(max=_MAX_SCALE)
         logits = scale * image @ text.T
         same = _same(drawn).to(device)  # two equal captions are both right
         contrast = (_cross_entropy(logits, same) + _cross_entropy(logits.T, same)) / 2
         hit = same.gather(1, logits.argmax(1, keepdim=True)).float().mean()
-        naming, named = _naming(head(seen), drawn, placed)
-        return contrast + naming, {"hit": hit.item(), "scale": scale.item(), "named": named}
+        named = labels(drawn)
+        naming, right = naming_loss(seeing(seen), named)
+        naming = naming + _TEXT_NAMING * naming_loss(reading(said), named)[0]
+        return contrast + naming, {"hit": hit.item(), "scale": scale.item(), **right}
 
     train(both, loss_of, plan, folder)
     with torch.no_grad():
@@ -131,35 +141,21 @@ def normalised(pixels: Tensor) -> Tensor:
     return (pixels - mean) / std
 
 
+def read(model: Any, tokenizer: Any, captions: list[str]) -> Tensor:
+    """The text tower's features (M, W) of captions."""
+    tokens = tokenizer(captions, padding=True, truncation=True, max_length=CONTEXT, return_tensors="pt")
+    return model.text_model(tokens["input_ids"].to(model.device)).pooler_output  # type: ignore[no-any-return]
+
+
+def unit(embeddings: Tensor) -> Tensor:
+    """Rows of length 1."""
+    return F.normalize(embeddings, dim=-1)
+
+
 def embeddings(model: Any, tokenizer: Any, pictures: Tensor, captions: list[str]) -> tuple[Tensor, Tensor]:
     """Unit embeddings of pictures (N, 3, 64, 64) and captions (M): (N, D), (M, D)."""
-    output = model.get_image_features(pixel_values=pictures)
-    image = getattr(output, "pooler_output", output)
-    return F.normalize(image, dim=-1), text_embeddings(model, tokenizer, captions)
-
-
-def text_embeddings(model: Any, tokenizer: Any, captions: list[str]) -> Tensor:
-    """Unit embeddings (M, D) of captions."""
-    tokens = tokenizer(captions, padding=True, truncation=True, max_length=CONTEXT, return_tensors="pt")
-    output = model.get_text_features(input_ids=tokens["input_ids"].to(model.device))
-    return F.normalize(getattr(output, "pooler_output", output), dim=-1)
-
-
-def _naming(said: Tensor, drawn: list[Scene], placed: list[list[Placement]]) -> tuple[Tensor, float]:
-    """Loss and accuracy of the naming head (N, 8 * 9): each colour's shape or absence, and where it stands."""
-    said = said.view(len(drawn), len(COLOURS), _KINDS + 2)
-    kinds = torch.zeros(said.shape[:2], dtype=torch.long)
-    places = torch.zeros(*said.shape[:2], 2)
-    for i, (scene, placements) in enumerate(zip(drawn, placed, strict=True)):
-        for o, p in zip(scene.objects, placements, strict=True):
-            colour = list(COLOURS).index(o.colour)
-            kinds[i, colour] = 1 + SHAPES.index(o.shape)
-            places[i, colour] = torch.tensor([p.x, p.y]) / (scenes.SIZE / 2) - 1
-    kinds, places = kinds.to(said.device), places.to(said.device)
-    there = kinds > 0
-    named = F.cross_entropy(said[..., :_KINDS].flatten(0, 1), kinds.flatten(), reduction="sum") / there.sum()
-    right = (said[..., :_KINDS].argmax(-1) == kinds)[there].float().mean().item()
-    return named + F.mse_loss(said[..., _KINDS:][there], places[there]), right
+    seen, said = model.vision_model(pictures).pooler_output, read(model, tokenizer, captions)
+    return unit(model.visual_projection(seen)), unit(model.text_projection(said))
 
 
 @torch.no_grad()
