@@ -1,4 +1,4 @@
-"""Where weights lie and what they are: a folder, `builtin:<name>`, or a Hub id."""
+"""Where weights lie and what they are: a folder, a file, `builtin:<name>`, or a Hub id."""
 
 from __future__ import annotations
 
@@ -34,14 +34,23 @@ def local_folder(weights: str) -> Path | None:
     return None
 
 
+def local_file(weights: str) -> Path | None:
+    """The file that `weights` names, for the scorers that can be one file; None where it names no file."""
+    path = Path(weights).expanduser()
+    return path if path.is_file() else None
+
+
 def weights_identity(weights: str, revision: str | None = None, offline: bool = False) -> str:
     """What the weights are, in one line that holds no path: it enters digests and stands in every candidate.
 
-    `builtin:shapes@<digest>`, `folder@<digest>` (digest of all file names and contents) or `owner/name@<commit>`.
+    `builtin:shapes@<digest>`, `folder@<digest>` (digest of all file names and contents), `file@<digest>` (of the
+    content) or `owner/name@<commit>`.
 
     Raises:
         WeightsError: not there, or a Hub revision that can neither be asked for nor is cached.
     """
+    if (file := local_file(weights)) is not None:
+        return f"file@{_file_digest(file, file.stat().st_size, file.stat().st_mtime_ns)}"
     folder = local_folder(weights)
     if folder is None:
         return f"{weights}@{hub_commit(weights, revision, offline)}"
@@ -62,6 +71,11 @@ def _ignored(path: Path) -> bool:
 @functools.cache
 def _folder_digest(folder: Path, state: tuple[tuple[str, int, int], ...]) -> str:
     return digest([[name, size, _sha256(folder / name)] for name, size, _ in state])
+
+
+@functools.cache
+def _file_digest(file: Path, size: int, changed: int) -> str:
+    return digest([size, _sha256(file)])
 
 
 def _sha256(path: Path) -> str:
