@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aifeedback import plugins
 from aifeedback.data.prompts import PromptList
 from aifeedback.launch import Launch
 from aifeedback.progress import Progress
@@ -15,7 +14,8 @@ from aifeedback.recipe import Recipe
 from aifeedback.records import Candidate
 from aifeedback.report.figures import Scores
 from aifeedback.stages import plan
-from aifeedback.stages._family import load_family, pick_device
+from aifeedback.stages._family import load_family
+from aifeedback.stages._panel import load_scorer
 from aifeedback.store.candidates import (
     candidates_to_table,
     iter_shards,
@@ -28,6 +28,7 @@ from aifeedback.store.shards import read_table, run_shards, write_table
 
 if TYPE_CHECKING:
     from aifeedback.models import Family
+    from aifeedback.scorers import Scorer
 
 
 def sample(
@@ -120,7 +121,7 @@ class _LazyScorer:
 
     def __init__(self, recipe: Recipe, launch: Launch, name: str) -> None:
         self.recipe, self.launch, self.name = recipe, launch, name
-        self._scorer: Any = None
+        self._scorer: Scorer | None = None
 
     def shard(self, candidates: Sequence[Candidate]) -> Any:
         """Scores of candidates, as a table.
@@ -131,11 +132,7 @@ class _LazyScorer:
         from aifeedback import scoring
 
         if self._scorer is None:
-            load = plugins.load("scorers", self.name, self.launch.allow_code)
-            settings = dict(self.recipe.judge.scorers.get(self.name, {}))
-            if self.launch.offline and "weights" in plugins.settings_of("scorers", self.name):
-                settings["offline"] = True
-            self._scorer = load(device=pick_device(self.launch.device), **settings)
+            self._scorer = load_scorer(self.recipe, self.launch, self.name)
         size = self.launch.micro_batch or scoring.MICRO_BATCH
         found = scoring.score_candidates([replace(c, rejected=None) for c in candidates], [self._scorer], size)
         return scores_to_table(found[self._scorer.name])

@@ -5,20 +5,19 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from aifeedback import plugins, scorers, scoring
 from aifeedback.errors import UsageError
 from aifeedback.launch import Launch, StageReport
-from aifeedback.pairing import GIVEN, UNITS, Entry, PairingResult, Rules, agreement, pair, quantiles
+from aifeedback.pairing import Entry, PairingResult, Rules, pair
 from aifeedback.progress import Progress
 from aifeedback.recipe import Recipe
-from aifeedback.records import Candidate, PreferenceSet, Score
+from aifeedback.records import PreferenceSet
+from aifeedback.report.judging import count_scored, judging_table
+from aifeedback.scorers import shown_as
 from aifeedback.stages import plan
-from aifeedback.stages._family import pick_device
+from aifeedback.stages._panel import Panel
 from aifeedback.store.candidates import (
     iter_shards,
     scores_to_table,
@@ -48,7 +47,7 @@ def judge(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
     if not there:
         raise UsageError(f"{candidates.path}: no candidates yet", hint="run first: aifb generate")
     asked = launch.offline, launch.allow_code
-    panel = _Panel(recipe, launch, {name: plan.scorer_identity(recipe, name, *asked) for name in _names(recipe)})
+    panel = Panel(recipe, launch, {name: plan.scorer_identity(recipe, name, *asked) for name in _names(recipe)})
     identities = panel.identities.items()
     stages = {n: run.stage("scores", plan.score_facts(recipe, n, identity, candidates)) for n, identity in identities}
     _score(candidates, stages, _limited(recipe, there, launch.limit), panel)
@@ -94,52 +93,7 @@ def _valid(path: Path) -> None:
 # --- scores
 
 
-@dataclass
-class _Panel:
-    """The scorers: known by identity at once, loaded when the first shard needs them."""
-
-    recipe: Recipe
-    launch: Launch
-    identities: dict[str, dict[str, Any]]
-    scored: int = 0
-    _loaded: dict[str, scorers.Scorer] = field(default_factory=dict)
-    _cut: dict[str, dict[str, int]] = field(default_factory=dict)  # scorer -> prompt -> tokens that it does not read
-
-    def score(self, names: Sequence[str], images: list[Candidate], told: Progress) -> dict[str, list[Score]]:
-        """Scores of a shard by the scorers named."""
-        panel = [self._load(name) for name in names]
-        for scorer in panel:
-            self._note_truncated(scorer, images)
-        size = self.launch.micro_batch or scoring.MICRO_BATCH
-        self.scored += len(images)
-        found = scoring.score_candidates(images, panel, size, told.advance)
-        return {name: found[scorer.name] for name, scorer in zip(names, panel, strict=True)}
-
-    def truncated(self) -> dict[str, int]:
-        """Prompts scored just now that a scorer did not read to their end."""
-        return {f"prompts cut short by {n}": len(cut) for n, cut in self._cut.items() if cut}
-
-    def _load(self, name: str) -> scorers.Scorer:
-        if name not in self._loaded:
-            load = plugins.load("scorers", name, self.launch.allow_code)
-            settings = dict(self.recipe.judge.scorers.get(name, {}))
-            if self.launch.offline and "weights" in plugins.settings_of("scorers", name):
-                settings["offline"] = True
-            scorer = load(device=pick_device(self.launch.device), **settings)
-            if any(scorer.name == other.name for other in self._loaded.values()):
-                raise UsageError(f"judge.use: two scorers call themselves {scorer.name!r}, expected different names")
-            self._loaded[name] = scorer
-        return self._loaded[name]
-
-    def _note_truncated(self, scorer: scorers.Scorer, images: list[Candidate]) -> None:
-        count = getattr(scorer, "truncated", None)
-        prompts = list(dict.fromkeys(c.prompt for c in images))
-        if count is not None and prompts:
-            cut = zip(prompts, count(prompts), strict=True)
-            self._cut.setdefault(scorer.name, {}).update({prompt: n for prompt, n in cut if n})
-
-
-def _score(candidates: StageDir, stages: dict[str, StageDir], numbers: list[int], panel: _Panel) -> None:
+def _score(candidates: StageDir, stages: dict[str, StageDir], numbers: list[int], panel: Panel) -> None:
     """Bring all shards of all scorers about; each image is decoded once for all scorers that lack its shard."""
     with Progress(_missing_images(candidates, stages, numbers), "images", "judge") as told:
         for name, stage in stages.items():
@@ -151,7 +105,7 @@ def _score(candidates: StageDir, stages: dict[str, StageDir], numbers: list[int]
 
 
 def _score_shard(
-    candidates: StageDir, stages: dict[str, StageDir], name: str, number: int, panel: _Panel, told: Progress
+    candidates: StageDir, stages: dict[str, StageDir], name: str, number: int, panel: Panel, told: Progress
 ) -> None:
     """Score a shard by the scorer `name`, whose claim is held, and by all others that lack it and are free."""
     file = shard_name(number)
@@ -192,7 +146,7 @@ def _entries(candidates: StageDir, stages: dict[str, StageDir], number: int) -> 
             )
 
 
-def _rules(recipe: Recipe, panel: _Panel) -> Rules:
+def _rules(recipe: Recipe, panel: Panel) -> Rules:
     taus = {name: float(identity.get("tau", 1.0)) for name, identity in panel.identities.items()}
     return Rules(**recipe.judge.pairing.model_dump(), taus=taus, seed=recipe.seed)
 
@@ -216,20 +170,21 @@ def _write_pairs(stage: StageDir, entries: dict[int, list[Entry]], result: Pairi
 
 def _report(
     recipe: Recipe,
-    panel: _Panel,
+    panel: Panel,
     pairs: StageDir,
     entries: list[Entry],
     result: PairingResult,
     whole: bool,
     began: float,
 ) -> StageReport:
-    scored = sum(all(value is not None for value in e.scores.values()) for e in entries)
-    counts = {"candidates": len(entries), "scored": scored, "newly_scored": panel.scored, "pairs": len(result.sets)}
+    scored, made = count_scored(entries), len(result.sets)
+    counts = {"candidates": len(entries), "scored": scored, "newly_scored": panel.scored, "pairs": made}
     if not result.sets:
         log.warning(
             "no pairs: %s", ", ".join(f"{n} {reason}" for reason, n in result.dropped.items()) or "no candidates"
         )
-    seconds = time.monotonic() - began
+    shown = [shown_as(identity) for identity in panel.identities.values()]
+    pairing, seconds = recipe.judge.pairing, time.monotonic() - began
     return StageReport(
         stage="judge",
         counts=counts,
@@ -238,29 +193,5 @@ def _report(
         per_second=panel.scored / seconds if seconds else 0.0,
         complete=whole,
         path=str(pairs.path),
-        lines=tuple(_table(entries, result, recipe, panel, counts)),
+        lines=tuple(judging_table(entries, result, shown, pairing.strategy, pairing.aggregate)),
     )
-
-
-def _table(
-    entries: list[Entry], result: PairingResult, recipe: Recipe, panel: _Panel, counts: dict[str, int]
-) -> Iterator[str]:
-    """Rows of `name  value`: what went in, what came out, margins in their unit, agreement of the scorers."""
-    pairing = recipe.judge.pairing
-    shown = [scorers.shown_as(identity) for identity in panel.identities.values()] or [GIVEN]
-    ties = result.dropped.get("tie", 0)
-    rows = [
-        ("judged by", ", ".join(shown)),
-        ("candidates", f"{counts['candidates']:,}, scored {counts['scored']:,}"),
-        (f"pairs ({pairing.strategy}, {pairing.aggregate})", f"{len(result.sets):,}"),
-        ("ties", f"{ties:,}"),
-        *((f"dropped: {reason}", f"{n:,}") for reason, n in result.dropped.items() if reason != "tie"),
-    ]
-    if margins := quantiles([made.margin for made in result.sets]):
-        unit = UNITS.get(pairing.aggregate, f"unit of {shown[0]}")
-        spread = "min {:.3g}, 25 % {:.3g}, median {:.3g}, 75 % {:.3g}, max {:.3g}"
-        rows.append((f"margin ({unit})", spread.format(*margins)))
-    for (a, b), tau in agreement(entries).items():
-        rows.append((f"Kendall tau {a}, {b}", "undefined" if tau is None else f"{tau:+.3f}"))
-    width = max(len(label) for label, _ in rows)
-    return (f"{label:<{width}}  {value}" for label, value in rows)
