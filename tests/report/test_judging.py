@@ -12,23 +12,23 @@ ENTRIES = [
 ]
 
 
-def rows(labels: str, aggregate: str, shown: list[str]) -> dict[str, str]:
+def lines(labels: str, aggregate: str, shown: list[str]) -> list[str]:
+    """The table, its columns apart by one space."""
     rules = Rules(labels=labels, aggregate=aggregate)  # type: ignore[arg-type]
     table = judging_table(ENTRIES, pair(ENTRIES, rules), shown, rules.strategy, aggregate)
-    return {label.strip(): value for label, _, value in (line.partition("   ") for line in table)}
+    return [" ".join(line.split()) for line in table]
 
 
 def test_counts_and_margins_in_the_scorers_unit() -> None:
-    found = rows("judged", "single", ["one[weights]"])
+    found = lines("judged", "single", ["one[weights]"])
     assert count_scored(ENTRIES) == 2
-    text = {label: value.strip() for label, value in found.items()}
-    assert text["judged by"] == "one[weights]"
-    assert text["candidates"] == "3, scored 2"
-    assert text["dropped: unscored by one: no image  1"] == ""
-    assert text["margin (unit of one[weights])"] == "min 3, 25 % 3, median 3, 75 % 3, max 3"
+    assert "judged by one[weights]" in found
+    assert "candidates 3, scored 2" in found
+    assert "dropped: unscored by one: no image 1" in found
+    assert "margin (unit of one[weights]) min 3, 25 % 3, median 3, 75 % 3, max 3" in found
 
 
 def test_given_labels_have_their_own_unit_whatever_the_aggregate() -> None:
-    found = {label: value.strip() for label, value in rows("given", "z_mean", []).items()}
-    assert found["judged by"] == "given label"
-    assert found["margin (unit of given label)"] == "min 1, 25 % 1, median 1, 75 % 1, max 1"
+    found = lines("given", "z_mean", [])
+    assert "judged by given label" in found
+    assert "margin (unit of given label) min 1, 25 % 1, median 1, 75 % 1, max 1" in found
