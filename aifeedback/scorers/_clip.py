@@ -1,8 +1,4 @@
-"""The CLIP backbone that `clip` and `pickscore` share, on transformers' CLIPModel.
-
-Pixels are prepared here, not by a processor: transformers 5 resizes with torchvision where that can be imported and
-with Pillow otherwise, so that scores would depend on what else is installed. This is the Pillow path, bit for bit.
-"""
+"""The CLIP backbone that `clip` and `pickscore` share, on transformers' CLIPModel."""
 
 from __future__ import annotations
 
@@ -14,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 from aifeedback.data.weights import BUILTIN, local_folder, weights_identity
 from aifeedback.errors import WeightsError
 from aifeedback.libraries import quiet
-from aifeedback.scorers import Unscored, say_unpublished
+from aifeedback.scorers import Unscored, _pixels, say_unpublished
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 _TEXT_BATCH = 64
 
 
@@ -42,29 +36,15 @@ class Backbone:
     """
 
     def __init__(self, key: str, model: Any, tokenizer: Any, device: str) -> None:
-        import torch
-
         self.key, self.model, self.tokenizer, self.device = key, model.to(device).eval(), tokenizer, device
         self.size: int = model.config.vision_config.image_size
         self.context: int = model.config.text_config.max_position_embeddings
         self.logit_scale: float = model.logit_scale.detach().float().exp().item()
-        self._mean, self._std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
         self._last: tuple[list[Any], Tensor] | None = None
 
     def prepare(self, image: Image.Image) -> Tensor:
         """Shortest side to S (bicubic), centre crop, normalised: (3, S, S) float32."""
-        import numpy as np
-        import torch
-        from PIL import Image
-
-        rgb, side = image.convert("RGB"), self.size
-        width, height = rgb.size
-        short = min(width, height)
-        rgb = rgb.resize((int(side * width / short), int(side * height / short)), Image.Resampling.BICUBIC)
-        left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
-        rgb = rgb.crop((left, top, left + side, top + side))
-        pixels = torch.from_numpy(np.array(rgb)).permute(2, 0, 1).float() / 255
-        return (pixels - self._mean) / self._std
+        return _pixels.square(image, self.size)
 
     def embed(self, prompts: list[str]) -> list[Tensor]:
         """Unit embeddings (D) of prompts, cut at the model's context and padded to the longest only."""
