@@ -7,9 +7,7 @@ whitespace at its ends. Empty prompts are dropped. Duplicates and empty ones are
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import json
 import os
 import re
@@ -19,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aifeedback.data.tables import csv_rows, jsonl_rows, text_of
 from aifeedback.data.weights import hub_commit
 from aifeedback.errors import AIFeedbackError, UsageError
 from aifeedback.records import Prompt
@@ -85,7 +84,7 @@ def load(
         UsageError: missing or empty file, unknown ending, wrong column, not UTF-8.
         WeightsError: a Hub dataset that cannot be reached.
     """
-    prompts = distinct(_read(source, column, split, revision, offline))
+    prompts = distinct(read_texts(source, column, split, revision, offline))
     if not prompts.prompts:
         raise UsageError(f"{source}: holds no prompt ({prompts.empty} empty lines)", hint="expected one prompt a line")
     return PromptList(prompts.prompts[:limit], prompts.duplicates, prompts.empty)
@@ -106,7 +105,14 @@ def distinct(texts: Iterable[str | None]) -> PromptList:
     return PromptList(tuple(seen.values()), duplicates, empty)
 
 
-def _read(source: str, column: str | None, split: str, revision: str | None, offline: bool) -> list[str | None]:
+def read_texts(
+    source: str,
+    column: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+    offline: bool = False,
+) -> list[str | None]:
+    """All texts of a source in their order, duplicates and empty ones included; arguments and errors as `load`."""
     if source.startswith("builtin:"):
         return list(_lines(_builtin(source)))
     if source.startswith("hf:"):
@@ -132,20 +138,9 @@ def _builtin(source: str) -> Path:
     return path
 
 
-def _text(path: Path) -> str:
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line: int = data.count(b"\n", 0, error.start) + 1
-        found = f"byte 0x{data[error.start]:02x} in line {line}"
-        hint = f"convert it: iconv -f latin1 -t utf-8 {path.name} > utf8{path.suffix}"
-        raise UsageError(f"{path}: not UTF-8 ({found})", hint=hint) from error
-
-
 def _lines(path: Path) -> list[str]:
     """Lines of a text; a final newline ends the last one and begins no other."""
-    return _text(path).removesuffix("\n").split("\n")
+    return text_of(path).removesuffix("\n").split("\n")
 
 
 def pick_column(source: str, found: list[str], wanted: str | None) -> str:
@@ -167,29 +162,13 @@ def pick_column(source: str, found: list[str], wanted: str | None) -> str:
 
 
 def _csv(path: Path, column: str | None) -> list[str | None]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""), delimiter=delimiter)
-    name = pick_column(str(path), list(reader.fieldnames or []), column) if reader.fieldnames else ""
-    try:
-        return [row.get(name) for row in reader]
-    except csv.Error as error:
-        hint = "expected a table with a header line"
-        raise UsageError(f"{path}: line {reader.line_num}: {error}", hint=hint) from error
+    names, rows = csv_rows(path)
+    name = pick_column(str(path), names, column) if names else ""
+    return [row[name] for row in rows]
 
 
 def _jsonl(path: Path, column: str | None) -> list[str | None]:
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            hint = "expected one object a line"
-            raise UsageError(f"{path}: line {number} is not JSON ({error})", hint=hint) from error
-        if not isinstance(row, dict):
-            raise UsageError(f"{path}: line {number} holds {type(row).__name__}, expected an object")
-        rows.append(row)
+    rows = jsonl_rows(path)
     if not rows:
         return []
     name = pick_column(str(path), list(dict.fromkeys(key for row in rows for key in row)), column)
