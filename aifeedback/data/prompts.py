@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aifeedback.data import cache_home
 from aifeedback.data.tables import csv_rows, jsonl_rows, text_of
 from aifeedback.data.weights import hub_commit
 from aifeedback.errors import AIFeedbackError, UsageError
@@ -198,8 +199,7 @@ def _hub(name: str, column: str | None, split: str, revision: str | None, offlin
     """Stream one column of a Hub dataset; the texts are remembered by commit, so that later stages need no network."""
     commit = hub_commit(name, revision, offline, kind="dataset")
     key = digest([name, column, split, commit])
-    home = Path(os.environ.get("AIFB_HOME") or Path.home() / ".cache" / "aifeedback")
-    cached = home / "prompts" / f"{key}.json"
+    cached = cache_home() / "prompts" / f"{key}.json"
     if cached.is_file():
         remembered: list[str | None] = json.loads(cached.read_text(encoding="utf-8"))
         return remembered
