@@ -2,7 +2,8 @@
 
 Three kinds, three folders: `scorers`, `objectives`, `models`. A user's own comes from an installed entry point of
 the group `aifeedback.<kind>`, or as `package.module:Name` with `--allow-code`. Only files of this package are
-imported to look at (settings, arity); they keep torch inside functions, so looking costs no torch.
+imported to look at (settings, arity); they keep torch inside functions, so looking costs no torch. A file may give
+further names to itself with some of its settings fixed: `ALIASES = {"hpsv2.1": {"version": "2.1"}}`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,12 +33,19 @@ _log = logging.getLogger("aifeedback")
 
 
 def names(kind: Kind) -> list[str]:
-    """List the plug-ins of a kind: files that do not begin with `_`, and installed entry points."""
-    return sorted(_files(kind).keys() | _entry_points(kind).keys())
+    """List the plug-ins of a kind: files that do not begin with `_`, their aliases, and installed entry points."""
+    return sorted(_files(kind).keys() | _aliases(kind).keys() | _entry_points(kind).keys())
+
+
+def alias_of(kind: Kind, name: str) -> tuple[str, dict[str, Any]]:
+    """The plug-in behind a name and the settings that the name fixes; `(name, {})` where it is no alias."""
+    return _aliases(kind).get(name, (name, {}))
 
 
 def load(kind: Kind, name: str, allow_code: bool = False) -> Any:
     """Return the factory of a plug-in: the function of the file's name (objectives) or `load` (the others).
+
+    Of an alias, the factory with the alias's settings given.
 
     Raises:
         RecipeError: no plug-in of this name.
@@ -46,8 +55,9 @@ def load(kind: Kind, name: str, allow_code: bool = False) -> Any:
         return _load_code(name, allow_code)
     if problem := unknown(kind, name):
         raise RecipeError(problem)
-    if name in _files(kind):
-        return _factory(kind, name)
+    file, fixed = alias_of(kind, name)
+    if file in _files(kind):
+        return partial(_factory(kind, file), **fixed) if fixed else _factory(kind, file)
     point = _entry_points(kind)[name]
     factory = point.load()
     _log.info("%s %s: from %s", kind[:-1], name, _origin(point.module))
@@ -75,12 +85,13 @@ def parameters(kind: Kind, name: str) -> dict[str, inspect.Parameter] | None:
 
     None for a user's own plug-in, which is not imported to look at.
     """
-    if name not in _files(kind):
+    file, fixed = alias_of(kind, name)
+    if file not in _files(kind):
         return None
-    factory = inspect.unwrap(_factory(kind, name))
-    found = inspect.signature(factory).parameters.values()
+    factory = inspect.unwrap(_factory(kind, file))
+    found = [p for p in inspect.signature(factory).parameters.values() if _is_setting(p) and p.name not in fixed]
     space = vars(sys.modules[factory.__module__])
-    return {p.name: p.replace(annotation=_resolved(p.annotation, space)) for p in found if _is_setting(p)}
+    return {p.name: p.replace(annotation=_resolved(p.annotation, space)) for p in found}
 
 
 def settings_of(kind: Kind, name: str) -> dict[str, Any]:
@@ -99,14 +110,18 @@ def arity_of(objective: str) -> str | None:
 
 def check_of(kind: Kind, name: str) -> Callable[..., None] | None:
     """The plug-in's own `check(**settings)`, which raises ValueError on an impossible combination."""
-    if name not in _files(kind):
+    file, fixed = alias_of(kind, name)
+    if file not in _files(kind):
         return None
-    check = getattr(_module(kind, name), "check", None)
-    return check if callable(check) else None
+    check = getattr(_module(kind, file), "check", None)
+    return partial(check, **fixed) if callable(check) else None
 
 
 def summary(kind: Kind, name: str) -> tuple[str, list[str]]:
     """The first line of a plug-in's docstring and the packages it lacks, read without importing it."""
+    file, fixed = alias_of(kind, name)
+    if fixed:
+        return f"{file} with {', '.join(f'{key} {value}' for key, value in fixed.items())}", summary(kind, file)[1]
     if name not in _files(kind):
         point = _entry_points(kind)[name]
         return f"entry point {point.value}", []
@@ -117,6 +132,17 @@ def summary(kind: Kind, name: str) -> tuple[str, list[str]]:
 
 def _files(kind: Kind) -> dict[str, Path]:
     return {path.stem: path for path in (_ROOT / kind).glob("*.py") if not path.stem.startswith("_")}
+
+
+@cache
+def _aliases(kind: Kind) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Alias -> (file, settings that it fixes), from the literal `ALIASES` of each file, without importing it."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for file, path in _files(kind).items():
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ALIASES":
+                found |= {alias: (file, fixed) for alias, fixed in ast.literal_eval(node.value).items()}
+    return found
 
 
 def _entry_points(kind: Kind) -> dict[str, importlib.metadata.EntryPoint]:

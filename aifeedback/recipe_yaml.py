@@ -74,8 +74,8 @@ class Document:
 
 
 def shown(path: Path) -> str:
-    """Write a path as in an override: `train.betas.0`."""
-    return ".".join(str(part) for part in path)
+    """Write a path as in an override: `train.betas.0`, `judge.scorers."hpsv2.1".dtype`."""
+    return ".".join(f'"{part}"' if "." in str(part) else str(part) for part in path)
 
 
 def parse(text: str, label: str) -> Document:

@@ -2,7 +2,8 @@
 
 A scorer file holds `load(*, device, <settings>) -> Scorer` and, where it has weights, `identity(**settings)`, which
 says without loading anything which scorer that would be (it may take `offline` too). `PERFECT`, where a file has it,
-is the score that means "exactly right". Backbones that several share live in files beginning with `_`.
+is the score that means "exactly right"; `ALIASES` are further names of it with settings that they fix. What several
+share lives in files beginning with `_`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Scorer(Protocol):
 
     @property
     def name(self) -> str:
-        """As the recipe calls it."""
+        """As tables call it: the file's name, or that of the alias with the same settings."""
 
     @property
     def weights(self) -> str | None:
@@ -87,20 +88,22 @@ def shown_as(identity: dict[str, Any]) -> str:
 def identity_of(name: str, settings: dict[str, Any], allow_code: bool = False, offline: bool = False) -> dict[str, Any]:
     """Say what determines the numbers of a scorer: name, all settings, digest or id of the weights, tau.
 
-    Loads no weights, and holds no path: a folder of weights stands there as the digest of its content. Which commit a
-    Hub id stands for is asked of the Hub, with `offline` of the cache alone.
+    Loads no weights, and holds no path: a folder of weights stands there as the digest of its content. What the file's
+    own `identity` says takes the place of the setting of that name. Which commit a Hub id stands for is asked of the
+    Hub, with `offline` of the cache alone. An alias and its file with the same settings are one scorer.
 
     Raises:
         RecipeError: no scorer of this name.
         WeightsError: the weights are not there.
     """
     identity = _declared(name, "identity", allow_code)
-    resolved = {**plugins.settings_of("scorers", name), **settings}
+    file, fixed = plugins.alias_of("scorers", name)
+    resolved = {**plugins.settings_of("scorers", file), **settings, **fixed}
     own: dict[str, Any] = {}
     if callable(identity):
         takes = inspect.signature(identity).parameters
         own = identity(**resolved, **({"offline": offline} if "offline" in takes else {}))
-    hidden = ("weights", "revision") if "weights" in own else ()
+    hidden = own.keys() | ({"revision"} if "weights" in own else set())
     return {"name": name, "settings": {k: v for k, v in resolved.items() if k not in hidden}, **own}
 
 
@@ -112,7 +115,7 @@ def perfect_of(name: str, allow_code: bool = False) -> float | None:
 
 def _declared(name: str, what: str, allow_code: bool) -> Any:
     """A name of the file that the scorer's factory is from, or None."""
-    factory = plugins.load("scorers", name, allow_code=allow_code)
+    factory = plugins.load("scorers", plugins.alias_of("scorers", name)[0], allow_code=allow_code)
     return getattr(sys.modules.get(factory.__module__), what, None)
 
 
