@@ -18,7 +18,7 @@ from aifeedback.zoo.autoencoder import LATENT_CHANNELS, pixels
 from aifeedback.zoo.naming import TEXT_PLAN, Namer, labels, naming_loss, teach
 from aifeedback.zoo.trainer import Plan, train
 
-PLAN = Plan(steps=6000, batch=64, peak_lr=1.5e-3)
+PLAN = Plan(steps=4500, batch=64, peak_lr=1.5e-3)
 CONTEXT = 16
 """Tokens per prompt; a shorter context makes every step cheaper."""
 
