@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import io
+import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from aifeedback.data.images import UnusableImage, open_image
+from aifeedback.errors import AIFeedbackError, UsageError
 from aifeedback.records import Candidate, Score
 from aifeedback.scorers import Scorer, Unscored
 
@@ -16,7 +18,9 @@ MICRO_BATCH = 32
 _AHEAD = 2  # batches being decoded while one is scored
 
 Prepared = dict[str, Any]
-"""What the scorers of each group take, by group key."""
+"""What the scorers of each group take, or Unscored, by group key."""
+
+_log = logging.getLogger("aifeedback")
 
 
 def score_candidates(
@@ -27,14 +31,17 @@ def score_candidates(
 ) -> dict[str, list[Score]]:
     """Score candidates, in their order, by every scorer.
 
-    A rejected candidate, an image that cannot be read and a value that is not finite become scores of None with
-    the reason.
+    A rejected candidate, an image that cannot be read or prepared and a value that is not finite become scores of
+    None with the reason; the others are not touched by it.
 
     Args:
         candidates: of any number of prompts.
         scorers: their names differ.
         micro_batch: images in one pass.
         done: told the number of images after every pass.
+
+    Raises:
+        UsageError: a scorer gave more or fewer values than it was shown images.
     """
     groups = _groups(scorers)
     text = {key: _embedded(members[0], candidates) for key, members in groups.items()}
@@ -62,44 +69,56 @@ def _embedded(scorer: Scorer, candidates: Sequence[Candidate]) -> dict[str, Any]
 
 def _decoded(
     candidates: Sequence[Candidate], groups: dict[str, list[Scorer]], size: int
-) -> Iterator[tuple[Sequence[Candidate], list[Prepared | Unscored]]]:
+) -> Iterator[tuple[Sequence[Candidate], list[Prepared]]]:
     """Batches with what threads made of their images, some batches ahead."""
     batches = [candidates[i : i + size] for i in range(0, len(candidates), size)]
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        waiting: list[list[Future[Prepared | Unscored]]] = []
+        waiting: list[list[Future[Prepared]]] = []
         for number, batch in enumerate(batches):
             for ahead in batches[number + len(waiting) : number + 1 + _AHEAD]:
                 waiting.append([pool.submit(_prepared, c, groups) for c in ahead])
             yield batch, [future.result() for future in waiting.pop(0)]
 
 
-def _prepared(candidate: Candidate, groups: dict[str, list[Scorer]]) -> Prepared | Unscored:
-    from PIL import Image
-
+def _prepared(candidate: Candidate, groups: dict[str, list[Scorer]]) -> Prepared:
     if candidate.rejected:
-        return Unscored(f"rejected: {candidate.rejected}")
+        return dict.fromkeys(groups, Unscored(f"rejected: {candidate.rejected}"))
     try:
-        image = Image.open(io.BytesIO(candidate.image))
-        image.load()
-    except Exception as error:  # Pillow raises a dozen kinds on damaged files
-        return Unscored(f"image cannot be read: {type(error).__name__}")
-    return {key: members[0].prepare(image) for key, members in groups.items()}
+        image = open_image(candidate.image)
+    except UnusableImage as error:
+        return dict.fromkeys(groups, Unscored(str(error)))
+    return {key: _prepare(members[0], image) for key, members in groups.items()}
+
+
+def _prepare(scorer: Scorer, image: Any) -> Any:
+    """What the scorer makes of an image; an image that it cannot take costs its own row, no other."""
+    try:
+        return scorer.prepare(image)
+    except AIFeedbackError:
+        raise
+    except Exception as error:  # a plug-in may raise anything
+        _log.info("%s: prepare failed", scorer.name, exc_info=True)
+        return Unscored(f"{scorer.name} cannot prepare the image: {type(error).__name__}")
 
 
 def _pass(
     key: str,
     members: list[Scorer],
     batch: Sequence[Candidate],
-    prepared: list[Prepared | Unscored],
+    prepared: list[Prepared],
     text: dict[str, Any],
 ) -> list[list[float | Unscored]]:
     """Values of every scorer of a group for a batch; all are handed the same list, so that a network runs once."""
-    good = [(c, p[key]) for c, p in zip(batch, prepared, strict=True) if not isinstance(p, Unscored)]
-    images, texts = [p for _, p in good], [text[c.prompt] for c, _ in good]
+    images = [p[key] for p in prepared]
+    good = [(image, text[c.prompt]) for c, image in zip(batch, images, strict=True) if not isinstance(image, Unscored)]
+    shown, texts = [image for image, _ in good], [t for _, t in good]
     values = []
     for scorer in members:
-        found = iter(scorer.score(images, texts) if images else [])
-        values.append([p if isinstance(p, Unscored) else next(found) for p in prepared])
+        found = scorer.score(shown, texts) if shown else []
+        if len(found) != len(shown):
+            raise UsageError(f"{scorer.name}: gave {len(found)} values for {len(shown)} images, expected one each")
+        rest = iter(found)
+        values.append([image if isinstance(image, Unscored) else next(rest) for image in images])
     return values
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from aifeedback.errors import MissingDependency, UsageError
 from aifeedback.records import Candidate
 from aifeedback.scorers import Unscored
 from aifeedback.scoring import score_candidates
@@ -79,6 +80,41 @@ def test_shared_backbone_prepares_once_and_sees_the_same_list() -> None:
     assert two.calls == [one.calls[-1]]
     assert two.calls[0] is one.calls[-1]
     assert alone.calls.count("prepare") == 2
+
+
+@dataclass
+class Touchy(Red):
+    """Cannot prepare a picture of which the red is 7, and raises whatever it was given."""
+
+    error: Exception = field(default_factory=lambda: RuntimeError("7 at 0x7f00"))
+
+    def prepare(self, image: Image.Image) -> int:
+        red = super().prepare(image)
+        if red == 7:
+            raise self.error
+        return red
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 8])
+def test_an_image_that_cannot_be_prepared_costs_its_own_row_alone(micro_batch: int) -> None:
+    scores = score_candidates([candidate(i, red) for i, red in enumerate([5, 7, 6])], [Touchy(), Red("b")], micro_batch)
+    assert [s.score for s in scores["red"]] == [10.0, None, 12.0]
+    assert scores["red"][1].reason == "red cannot prepare the image: RuntimeError"
+    assert [s.score for s in scores["b"]] == [10.0, 14.0, 12.0]
+
+
+def test_an_error_with_a_remedy_is_no_property_of_an_image() -> None:
+    with pytest.raises(MissingDependency, match="pip install"):
+        score_candidates([candidate(0, 7)], [Touchy(error=MissingDependency("pip install x"))])
+
+
+def test_a_scorer_that_loses_a_row_is_refused() -> None:
+    class Short(Red):
+        def score(self, prepared: list[int], text: list[int]) -> list[float | Unscored]:
+            return super().score(prepared, text)[1:]
+
+    with pytest.raises(UsageError, match="red: gave 1 values for 2 images"):
+        score_candidates([candidate(0, 1), candidate(1, 2)], [Short()])
 
 
 def test_nothing_to_score() -> None:
