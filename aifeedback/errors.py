@@ -7,6 +7,7 @@
     ├── GateMissed             4  a quality gate was not met
     ├── StoreError             1  the run directory: damaged, locked, read-only or full
     ├── WeightsError           1  a model or scorer could not be loaded
+    ├── EndpointError          1  a judge behind a URL is not reached, or never answers
     ├── TrainingDiverged       1  too many non-finite steps in a row; the last good checkpoint is kept
     └── Interrupted          130  Ctrl-C: state is saved, the hint holds the resume command
 
@@ -55,6 +56,10 @@ class StoreError(AIFeedbackError):
 
 class WeightsError(AIFeedbackError):
     """Weights are missing, unreachable or not what they should be."""
+
+
+class EndpointError(AIFeedbackError):
+    """A judge behind a URL cannot be reached, refuses every request or never answers."""
 
 
 class TrainingDiverged(AIFeedbackError):

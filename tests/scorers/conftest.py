@@ -1,6 +1,10 @@
-"""A small CLIP for the scorers that need one."""
+"""What scorers need: a small CLIP, a server. `<name>_settings` holds what the contract tests give to a scorer."""
 
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,3 +16,18 @@ def small_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of a small CLIPModel with its tokenizer: 32 px, 24 tokens."""
     folder: Path = make_clip_fixture.save(tmp_path_factory.mktemp("clip"))
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def score_server() -> Iterator[str]:
+    """URL of the reference server of the docs, in a process of its own."""
+    file = Path(__file__).parents[2] / "docs" / "examples" / "score_server.py"
+    with subprocess.Popen([sys.executable, file, "--port", "0"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.terminate()
+
+
+@pytest.fixture
+def http_settings(score_server: str) -> dict[str, Any]:
+    return {"url": score_server}

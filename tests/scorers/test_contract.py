@@ -30,7 +30,11 @@ def pictures() -> list[Image.Image]:
 
 @pytest.fixture(params=NAMES)
 def scorer(request: pytest.FixtureRequest, small_clip: str) -> Any:
-    settings = {"weights": small_clip} if "weights" in plugins.settings_of("scorers", request.param) else {}
+    """Made with the fixture `<name>_settings` where there is one, else with a small CLIP where it takes weights."""
+    try:
+        settings = request.getfixturevalue(f"{request.param}_settings")
+    except pytest.FixtureLookupError:
+        settings = {"weights": small_clip} if "weights" in plugins.settings_of("scorers", request.param) else {}
     return plugins.load("scorers", request.param)(device="cpu", **settings)
 
 
