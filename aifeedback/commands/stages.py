@@ -15,6 +15,7 @@ from aifeedback import pipeline, recipe_io
 from aifeedback.commands import (
     Chosen,
     choose,
+    judge_tool,
     launch_of,
     launch_options,
     process_option,
@@ -65,9 +66,15 @@ def generate(**options: Any) -> None:
 @click.command()
 @recipe_arguments
 @worker_options
+@judge_tool.options
 @launch_options
 def judge(**options: Any) -> None:
-    """Score the candidates and make preference sets of the scores."""
+    """Score the candidates and make preference sets of the scores.
+
+    With --images or --pairs: score images or label pairs that lie anywhere, without a recipe or a run directory.
+    """
+    if judge_tool.asked(options):
+        return judge_tool.play(options)
     _play(["judge"], options)
 
 

@@ -1,0 +1,187 @@
+"""What is to be judged, and judging it: block by block, every image read and decoded once for all scorers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aifeedback.data.prompts import prompt_of
+from aifeedback.data.tables import Table
+from aifeedback.labelling.kept import Kept
+from aifeedback.pairing import Entry
+from aifeedback.records import Candidate, Score
+
+NO_PROMPT = "no prompt"
+
+
+@dataclass(frozen=True)
+class Work:
+    """Rows with one image each, or two to be compared.
+
+    Args:
+        table: the rows; an image is bytes, a path, or a datasets' Image (bytes and path).
+        images: the column of the image, or the two columns of a pair.
+        prompt: the column of the prompt.
+        root: what paths are relative to.
+        labels: the columns of people's labels of a pair, where it has them.
+        empty_prompt: whether an empty prompt is meant; else such a row is unscored.
+    """
+
+    table: Table
+    images: tuple[str, ...]
+    prompt: str
+    root: Path
+    labels: tuple[str, ...] = ()
+    empty_prompt: bool = False
+
+    @property
+    def pictures(self) -> int:
+        """How many images there are, each mention counted."""
+        return self.table.rows * len(self.images)
+
+    def head(self, rows: int) -> Work:
+        """The first rows of the same work."""
+        return Work(self.table.head(rows), self.images, self.prompt, self.root, self.labels, self.empty_prompt)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image as a row mentions it; `problem` says why there is nothing to score."""
+
+    group: str
+    index: int
+    name: str
+    prompt: str
+    data: bytes
+    problem: str | None
+
+    @property
+    def digest(self) -> str:
+        """Names the image by its bytes."""
+        return hashlib.blake2b(self.data, digest_size=16).hexdigest()
+
+    @property
+    def key(self) -> str:
+        """Names image and prompt: what a score depends on."""
+        return hashlib.blake2b(f"{self.digest}\0{self.prompt}".encode(), digest_size=16).hexdigest()
+
+
+@dataclass
+class Judged:
+    """Entries in the order of the rows (two per row of pairs), the images' names, and rows with people's labels."""
+
+    entries: list[Entry] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    labels: list[tuple[Any, ...]] = field(default_factory=list)
+    repeated: int = 0
+    found: int = 0
+
+
+def judge(
+    work: Work,
+    score: Callable[[Sequence[str], list[Candidate]], Mapping[str, list[Score]]],
+    kept: Kept,
+    block: int,
+    done: Callable[[int], None] = lambda count: None,
+) -> Judged:
+    """Score all images that `kept` does not know; what is scored when this is interrupted stays in `kept`.
+
+    Args:
+        work: what to judge.
+        score: (names of scorers, candidates) -> their scores by scorer.
+        kept: scores known already; gets the new ones.
+        block: images held in memory at a time.
+        done: told the number of images that needed no scoring.
+    """
+    judged = Judged()
+    seen: set[str] = set()
+    with kept:
+        for pictures, labels in _blocks(work, block):
+            reasons = _score(pictures, score, kept, judged, seen, done)
+            judged.entries += [_entry(picture, kept, reasons.get(picture.key, {})) for picture in pictures]
+            judged.names += [picture.name for picture in pictures]
+            judged.labels += labels
+    return judged
+
+
+def _score(
+    pictures: Sequence[Picture],
+    score: Callable[[Sequence[str], list[Candidate]], Mapping[str, list[Score]]],
+    kept: Kept,
+    judged: Judged,
+    seen: set[str],
+    done: Callable[[int], None],
+) -> dict[str, dict[str, str]]:
+    """Score what is not known; images that lack the same scorers go together. Returns reasons by key and scorer."""
+    groups: dict[tuple[str, ...], dict[str, Picture]] = {}
+    for picture in pictures:
+        lacking = () if picture.problem else kept.lacking(picture.key)
+        judged.repeated += picture.key in seen and not picture.problem
+        judged.found += not lacking and not picture.problem and picture.key not in seen
+        seen.add(picture.key)
+        groups.setdefault(lacking, {})[picture.key] = picture
+    asked = sum(len(group) for lacking, group in groups.items() if lacking)
+    done(len(pictures) - asked)
+    reasons: dict[str, dict[str, str]] = {}
+    for lacking, group in groups.items():
+        scores = score(lacking, [_candidate(p) for p in group.values()]) if lacking else {}
+        for name, values in scores.items():
+            kept.add(name, {key: s.score for key, s in zip(group, values, strict=True) if s.score is not None})
+            for key, value in zip(group, values, strict=True):
+                if value.score is None:
+                    reasons.setdefault(key, {})[name] = value.reason or "no reason given"
+    return reasons
+
+
+def _candidate(picture: Picture) -> Candidate:
+    return Candidate(picture.group, picture.prompt, picture.index, None, picture.data, 0, 0, "given")
+
+
+def _entry(picture: Picture, kept: Kept, reasons: Mapping[str, str]) -> Entry:
+    if picture.problem:
+        scores: dict[str, float | None] = dict.fromkeys(kept.names)
+        reasons = dict.fromkeys(kept.names, picture.problem)
+    else:
+        scores = {name: kept.score(name, picture.key) for name in kept.names}
+    return Entry(picture.group, picture.prompt, picture.index, picture.digest, scores, reasons)
+
+
+def _blocks(work: Work, size: int) -> Iterator[tuple[list[Picture], list[tuple[Any, ...]]]]:
+    """The pictures of some rows at a time, and their labels by people."""
+    columns = [*work.images, work.prompt, *work.labels]
+    number = 0
+    for block in work.table.read(max(1, size // len(work.images))):
+        rows: list[dict[str, Any]] = block.select(list(dict.fromkeys(columns))).to_pylist()
+        pictures = [p for n, row in enumerate(rows, number) for p in _pictures(work, n, row)]
+        yield pictures, [tuple(row[name] for name in work.labels) for row in rows]
+        number += len(rows)
+
+
+def _pictures(work: Work, number: int, row: dict[str, Any]) -> Iterator[Picture]:
+    text = row[work.prompt]
+    prompt = prompt_of(text if isinstance(text, str) else "")
+    missing = None if prompt.text or work.empty_prompt else NO_PROMPT
+    pair = len(work.images) > 1
+    for side, column in enumerate(work.images):
+        name, data, problem = image_of(row[column], work.root, f"{Path(work.table.source).name}:{number + 1}")
+        # The images of a pair are compared with each other; single ones with all of the same prompt.
+        group, index = (str(number), side) if pair else (prompt.id, number)
+        yield Picture(group, index, name, prompt.text, data, problem or missing)
+
+
+def image_of(value: Any, root: Path, name: str) -> tuple[str, bytes, str | None]:
+    """Name, bytes and problem of an image as tables hold it; `name` is for one without a path."""
+    if isinstance(value, dict):
+        name = str(value.get("path") or name)
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return name, value, None if value else "no image"
+    if not isinstance(value, str) or not value.strip():
+        return name, b"", "no image"
+    try:
+        return value, (root / Path(value).expanduser()).read_bytes(), None
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        return value, b"", f"file cannot be read: {getattr(error, 'strerror', None) or error}"
