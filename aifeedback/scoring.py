@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 from aifeedback.data.images import UnusableImage, open_image
@@ -35,7 +36,7 @@ def score_candidates(
     None with the reason; the others are not touched by it.
 
     Args:
-        candidates: of any number of prompts.
+        candidates: of any number of prompts; those of one prompt follow one another.
         scorers: their names differ.
         micro_batch: images in one pass.
         done: told the number of images after every pass.
@@ -71,13 +72,26 @@ def _decoded(
     candidates: Sequence[Candidate], groups: dict[str, list[Scorer]], size: int
 ) -> Iterator[tuple[Sequence[Candidate], list[Prepared]]]:
     """Batches with what threads made of their images, some batches ahead."""
-    batches = [candidates[i : i + size] for i in range(0, len(candidates), size)]
+    batches = _batches(candidates, size, any(hasattr(s, "compare") for members in groups.values() for s in members))
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         waiting: list[list[Future[Prepared]]] = []
         for number, batch in enumerate(batches):
             for ahead in batches[number + len(waiting) : number + 1 + _AHEAD]:
                 waiting.append([pool.submit(_prepared, c, groups) for c in ahead])
             yield batch, [future.result() for future in waiting.pop(0)]
+
+
+def _batches(candidates: Sequence[Candidate], size: int, whole: bool) -> list[Sequence[Candidate]]:
+    """Runs of `size` candidates; with `whole` none ends inside a prompt, so that some are longer."""
+    total = len(candidates)
+    if not whole:
+        return [candidates[i : i + size] for i in range(0, total, size)]
+    starts = [0]
+    for place in range(1, total + 1):
+        ends = place == total or candidates[place].prompt_id != candidates[place - 1].prompt_id
+        if ends and (place == total or place - starts[-1] >= size):
+            starts.append(place)
+    return [candidates[start:stop] for start, stop in pairwise(starts)]
 
 
 def _prepared(candidate: Candidate, groups: dict[str, list[Scorer]]) -> Prepared:
@@ -110,16 +124,30 @@ def _pass(
 ) -> list[list[float | Unscored]]:
     """Values of every scorer of a group for a batch; all are handed the same list, so that a network runs once."""
     images = [p[key] for p in prepared]
-    good = [(image, text[c.prompt]) for c, image in zip(batch, images, strict=True) if not isinstance(image, Unscored)]
-    shown, texts = [image for image, _ in good], [t for _, t in good]
+    good = [(c, image) for c, image in zip(batch, images, strict=True) if not isinstance(image, Unscored)]
+    shown, texts = [image for _, image in good], [text[c.prompt] for c, _ in good]
     values = []
     for scorer in members:
-        found = scorer.score(shown, texts) if shown else []
+        found = _values(scorer, [c.prompt_id for c, _ in good], shown, texts) if shown else []
         if len(found) != len(shown):
             raise UsageError(f"{scorer.name}: gave {len(found)} values for {len(shown)} images, expected one each")
         rest = iter(found)
         values.append([image if isinstance(image, Unscored) else next(rest) for image in images])
     return values
+
+
+def _values(scorer: Scorer, prompt_ids: list[str], shown: list[Any], texts: list[Any]) -> list[float | Unscored]:
+    """Values of the scorer; one that compares is shown the candidates of each prompt together."""
+    compare = getattr(scorer, "compare", None)
+    if compare is None:
+        return scorer.score(shown, texts)
+    sets: dict[str, list[int]] = {}
+    for place, prompt_id in enumerate(prompt_ids):
+        sets.setdefault(prompt_id, []).append(place)
+    places = list(sets.values())
+    found = compare([[shown[place] for place in own] for own in places], [texts[own[0]] for own in places])
+    order, values = sum(places, []), sum(found, [])
+    return [value for _, value in sorted(zip(order, values, strict=False), key=lambda pair: pair[0])]
 
 
 def _score(candidate: Candidate, value: float | Unscored) -> Score:
