@@ -93,6 +93,13 @@ def _check(recipe: Recipe, held_out: PromptList, used: Mapping[str, Any], gates:
         raise UsageError(f"eval.prompts: {source} holds no prompt, expected at least one", hint="name another source")
     if not used:
         raise UsageError("eval.use: no scorer, expected at least one", hint="eval.use=[clip]")
+    for name, identity in used.items():
+        if identity.get("compares"):
+            raise UsageError(
+                f"eval.use: {name} compares the images of one prompt and model with one another; its numbers say "
+                "nothing between two models",
+                hint="evaluate by a scorer that gives each image a number of its own (vlm does with mode: point)",
+            )
     wanted = recipe.eval.verdict
     for place, name in [("eval.verdict", wanted)] * bool(wanted) + [("--min-win-rate", name) for name in gates]:
         if name not in used:
