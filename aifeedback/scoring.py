@@ -146,8 +146,14 @@ def _values(scorer: Scorer, prompt_ids: list[str], shown: list[Any], texts: list
         sets.setdefault(prompt_id, []).append(place)
     places = list(sets.values())
     found = compare([[shown[place] for place in own] for own in places], [texts[own[0]] for own in places])
-    order, values = sum(places, []), sum(found, [])
-    return [value for _, value in sorted(zip(order, values, strict=False), key=lambda pair: pair[0])]
+    if [len(values) for values in found] != [len(own) for own in places]:
+        raise UsageError(f"{scorer.name}: compare gave other numbers of values than it was shown images")
+    values = {
+        place: value
+        for own, of_own in zip(places, found, strict=True)
+        for place, value in zip(own, of_own, strict=True)
+    }
+    return [values[place] for place in range(len(shown))]
 
 
 def _score(candidate: Candidate, value: float | Unscored) -> Score:
