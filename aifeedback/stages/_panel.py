@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,10 +58,19 @@ class Panel:
 
 
 def load_scorer(recipe: Recipe, launch: Launch, name: str) -> scorers.Scorer:
-    """A scorer with the recipe's settings on the launch's device."""
+    """A scorer with the recipe's settings on the launch's device; `offline` and `allow_code` where it takes them.
+
+    Raises:
+        UsageError: a user's own scorer does not take the settings.
+    """
     load: Any = plugins.load("scorers", name, launch.allow_code)
-    settings = dict(recipe.judge.scorers.get(name, {}))
-    if launch.offline and "weights" in plugins.settings_of("scorers", name):
-        settings["offline"] = True
-    scorer: scorers.Scorer = load(device=pick_device(launch.device), **settings)
+    settings = recipe.judge.scorers.get(name, {})
+    takes = inspect.signature(load).parameters
+    asked = {"offline": launch.offline, "allow_code": launch.allow_code}
+    given = {**settings, **{key: True for key, value in asked.items() if value and key in takes}}
+    try:
+        inspect.signature(load).bind(device="", **given)
+    except TypeError as error:
+        raise UsageError(f"{name}: {error}", hint="a scorer is made by load(*, device, <settings>)") from error
+    scorer: scorers.Scorer = load(device=pick_device(launch.device), **given)
     return scorer
