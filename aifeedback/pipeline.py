@@ -6,6 +6,7 @@ more in this process, which finds the work done (or finishes what a lost worker 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
@@ -14,15 +15,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aifeedback import recipe_io
-from aifeedback.errors import AIFeedbackError, StoreError
+from aifeedback.errors import AIFeedbackError, MissingDependency, StoreError, UsageError, WeightsError
 from aifeedback.launch import Launch, StageReport
 from aifeedback.recipe import Recipe
 from aifeedback.seeds import digest
+from aifeedback.store.run_dir import atomic_write
 
 if TYPE_CHECKING:
     from aifeedback.store.run_dir import RunDir
@@ -31,6 +33,7 @@ Stage = Callable[[Recipe, "RunDir", Launch], StageReport]
 STAGES = ("generate", "judge", "encode", "train", "eval")
 SHARDED = ("generate", "judge", "encode", "eval")
 RECIPE = "recipe.yaml"
+_REFUSALS = (UsageError, WeightsError, MissingDependency)  # of what was asked; not a full disk, not Ctrl-C
 _PATIENCE = 30.0  # seconds for helpers to save their state after Ctrl-C
 _log = logging.getLogger("aifeedback")
 
@@ -52,20 +55,26 @@ def run(
         stages: names out of `STAGES`.
         helpers: worker processes for sharded stages.
         told: called with each report as soon as its stage is done.
+
+    Raises:
+        UsageError, WeightsError: several stages are asked for, and what a later one needs is not there; said before
+            the first begins.
+        AIFeedbackError: of a stage.
     """
     from aifeedback.store.run_dir import RunDir
 
     run = RunDir(run_dir)
-    keep_recipe(recipe, run.path)
-    reports = []
-    for name in stages:
-        if helpers > 1 and name in SHARDED:
-            _help(name, run.path, launch, helpers)
-        elif name == "train" and launch.processes > 1 and "LOCAL_RANK" not in os.environ:
-            _train_together(run.path, launch)
-        report = stage(name)(recipe, run, launch)
-        told(report)
-        reports.append(report)
+    if len(stages) > 1:
+        importlib.import_module("aifeedback.stages._upstream").look_ahead(recipe, launch.offline, launch.allow_code)
+    reports: list[StageReport] = []
+    with kept_recipe(recipe, run.path, reports):
+        for name in stages:
+            if helpers > 1 and name in SHARDED:
+                _help(name, run.path, launch, helpers)
+            elif name == "train" and launch.processes > 1 and "LOCAL_RANK" not in os.environ:
+                _train_together(run.path, launch)
+            reports.append(stage(name)(recipe, run, launch))
+            told(reports[-1])
     return reports
 
 
@@ -76,11 +85,30 @@ def stage(name: str) -> Stage:
     return found
 
 
-def keep_recipe(recipe: Recipe, run_dir: Path) -> None:
-    """Make `recipe.yaml` of a run directory say this recipe; every recipe ever played stays under `recipes/`."""
-    from aifeedback.store.run_dir import atomic_write
+@contextlib.contextmanager
+def kept_recipe(recipe: Recipe, run_dir: Path, done: Sequence[StageReport]) -> Iterator[None]:
+    """Make `recipe.yaml` of a run directory say this recipe; every recipe ever played stays under `recipes/`.
 
-    data = recipe_io.dump(recipe).encode()
+    A recipe that a stage refuses does not stay: the earlier one comes back; where there was none, it goes unless a
+    stage is `done`.
+    """
+    path = run_dir / RECIPE
+    before = path.read_bytes() if path.is_file() else None
+    keep_recipe(recipe, run_dir)
+    try:
+        yield
+    except _REFUSALS:
+        if before is not None and before != path.read_bytes():
+            atomic_write(path, before)
+            _log.warning("%s: as it was before this command", path)
+        elif before is None and not done:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def keep_recipe(recipe: Recipe, run_dir: Path) -> None:
+    """Write a recipe into a run directory."""
+    data = recipe_io.dump(recipe_io.anchored(recipe)).encode()
     for path in (run_dir / "recipes" / f"{digest(data.decode())}.yaml", run_dir / RECIPE):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -75,6 +75,18 @@ def dump(recipe: Recipe) -> str:
     return recipe_yaml.write({key: value for key, value in data.items() if value is not None})
 
 
+def anchored(recipe: Recipe) -> Recipe:
+    """The same recipe from wherever it is read: relative files and folders that are there become absolute."""
+    data = recipe.model_dump(mode="json", by_alias=True, serialize_as_any=True)
+    sources = [data.get("prompts"), data.get("import"), data["eval"]["prompts"]]
+    weights = [data["model"], *data["judge"]["scorers"].values()]
+    for section, key in [(s, "source") for s in sources] + [(s, "weights") for s in weights]:
+        found = (section or {}).get(key)
+        if isinstance(found, str) and found and Path(found).expanduser().exists():
+            section[key] = str(Path(found).expanduser().absolute())
+    return Recipe.model_validate(data)
+
+
 def sugar(scorers: Sequence[str] = (), objective: str | None = None) -> list[str]:
     """`--scorer` and `--objective` as overrides."""
     found = [f"judge.use={json.dumps(list(scorers))}"] if scorers else []

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from aifeedback import pipeline, recipe_io
-from aifeedback.errors import AIFeedbackError, StoreError
+from aifeedback.errors import AIFeedbackError, StoreError, UsageError, WeightsError
 from aifeedback.launch import Launch, StageReport
 from aifeedback.recipe import Recipe
 
@@ -58,6 +58,71 @@ def test_a_run_directory_that_is_read_only_is_an_error(recipe: Recipe, tmp_path:
     (tmp_path / "recipes").write_text("in the way")
     with pytest.raises(StoreError, match="recipes"):
         pipeline.keep_recipe(recipe, tmp_path)
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, refusing: str, error: Exception) -> None:
+    """Stages of which one refuses what it was asked."""
+
+    def stage(name: str) -> Callable[..., StageReport]:
+        def play(recipe: Recipe, run: Any, launch: Launch) -> StageReport:
+            if name == refusing:
+                raise error
+            return StageReport(name)
+
+        return play
+
+    monkeypatch.setattr(pipeline, "stage", stage)
+
+
+def test_a_refused_recipe_does_not_stay(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused(monkeypatch, "train", UsageError("too large a batch"))
+    pipeline.run(recipe, tmp_path, Launch(), ["judge"])
+    other = recipe_io.load("shapes/dspo", ["train.global_batch=4000"])
+    for stages in (["train"], ["judge", "train"]):
+        with pytest.raises(UsageError, match="too large"):
+            pipeline.run(other, tmp_path, Launch(), stages)
+        assert recipe_io.load(tmp_path / "recipe.yaml") == recipe
+    assert "recipe.yaml: as it was before this command" in caplog.text
+    pipeline.run(other, tmp_path, Launch(), ["judge"])
+    assert recipe_io.load(tmp_path / "recipe.yaml") == other
+
+
+def test_a_refused_recipe_of_a_new_run_stays_once_something_was_made(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused(monkeypatch, "judge", WeightsError("no such judge"))
+    for stages, stays in ((["judge"], False), (["generate", "judge"], True)):
+        with pytest.raises(WeightsError):
+            pipeline.run(recipe, tmp_path, Launch(), stages)
+        assert (tmp_path / "recipe.yaml").exists() == stays
+
+
+def test_an_interrupted_recipe_stays(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused(monkeypatch, "generate", StoreError("full"))
+    with pytest.raises(StoreError):
+        pipeline.run(recipe, tmp_path, Launch(), ["generate"])
+    assert recipe_io.load(tmp_path / "recipe.yaml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "said"),
+    [
+        ("prompts.source=nowhere.txt", UsageError, "nowhere.txt"),
+        ("eval.prompts.source=nowhere.txt", UsageError, "nowhere.txt"),
+        ("model.weights=./nowhere", WeightsError, "./nowhere"),
+        ("judge.scorers.pickscore.weights=./nowhere", WeightsError, "./nowhere"),
+        ("train.objective=own:loss", UsageError, "own:loss"),
+    ],
+)
+def test_what_a_later_stage_lacks_is_said_before_the_first(
+    override: str, error: type[Exception], said: str, played: list[tuple[str, Launch]], tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=said):
+        pipeline.run(recipe_io.load("shapes/dspo", [override]), tmp_path, Launch())
+    assert played == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_flags_are_read_back_as_the_same_launch() -> None:

@@ -154,3 +154,17 @@ def test_copy_keeps_comments_and_never_overwrites(tmp_path: Path) -> None:
     assert "# The quickstart" in made.read_text()
     with pytest.raises(UsageError, match="is there already"):
         recipe_io.copy("shapes/dspo", tmp_path)
+
+
+def test_an_anchored_recipe_names_the_same_files_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.txt").write_text("a cat")
+    (tmp_path / "weights").mkdir()
+    overrides = ["prompts.source=mine.txt", "model.weights=weights", "judge.scorers.pickscore.weights=owner/name"]
+    recipe = recipe_io.load("shapes/dspo", overrides)
+    found = recipe_io.anchored(recipe)
+    assert (found.prompts and found.prompts.source, found.model.weights) == (
+        str(tmp_path / "mine.txt"),
+        str(tmp_path / "weights"),
+    )
+    assert found.judge == recipe.judge and found.eval == recipe.eval, "what is no file here is left alone"

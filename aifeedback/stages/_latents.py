@@ -10,7 +10,7 @@ from aifeedback.launch import Launch
 from aifeedback.progress import Progress
 from aifeedback.recipe import Recipe
 from aifeedback.records import PreferenceSet
-from aifeedback.stages import plan
+from aifeedback.stages import _upstream, plan
 from aifeedback.stages._family import load_family, pick_device
 from aifeedback.store.candidates import iter_shards, table_to_candidates, table_to_sets
 from aifeedback.store.latents import SUFFIX, Key, LatentStore, check_latents, write_latents
@@ -29,8 +29,8 @@ def ensure_latents(recipe: Recipe, run: RunDir, launch: Launch) -> tuple[StageDi
     Returns:
         The pairs, the latents, and the latents' shards, every byte of which was checked.
     """
-    candidates = plan.find_candidates(recipe, run, launch.offline)
-    pairs = plan.find_pairs(recipe, run, launch.offline, launch.allow_code)
+    candidates = _upstream.find_candidates(recipe, run, launch.offline)
+    pairs = _upstream.find_pairs(recipe, run, launch.offline, launch.allow_code)
     stage = run.stage("latents", plan.latent_facts(recipe, pairs, launch.offline))
     numbers = _Work(recipe, launch, candidates, preference_sets(pairs)).run(stage)
     paths = [stage.path / shard_name(n, SUFFIX) for n in numbers]

@@ -21,7 +21,7 @@ from aifeedback.report import Tile, read_metrics, render
 from aifeedback.report.figures import Scores, figures, lines, verdict
 from aifeedback.scorers import perfect_of, shown_as
 from aifeedback.seeds import derive_seed
-from aifeedback.stages import plan
+from aifeedback.stages import _upstream, plan
 from aifeedback.stages._held_out import sample, score
 from aifeedback.store.candidates import iter_shards, table_to_candidates
 from aifeedback.store.run_dir import RunDir, StageDir, atomic_write, write_json
@@ -109,7 +109,7 @@ def _check(recipe: Recipe, held_out: PromptList, used: Mapping[str, Any], gates:
 
 
 def _trained(recipe: Recipe, run: RunDir, launch: Launch) -> StageDir:
-    train = plan.find_train(recipe, run, launch.offline, launch.allow_code)
+    train = _upstream.find_train(recipe, run, launch.offline, launch.allow_code)
     if not train.is_complete():
         raise UsageError(f"{train.path}: this training is not finished", hint="aifb train goes on where it stopped")
     return train

@@ -16,7 +16,7 @@ from aifeedback.recipe import Recipe
 from aifeedback.records import PreferenceSet
 from aifeedback.report.judging import count_scored, judging_table
 from aifeedback.scorers import shown_as
-from aifeedback.stages import plan
+from aifeedback.stages import _upstream, plan
 from aifeedback.stages._panel import Panel
 from aifeedback.store.candidates import (
     iter_shards,
@@ -42,7 +42,7 @@ def judge(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
     """
     began = time.monotonic()
     _check(recipe)
-    candidates = plan.find_candidates(recipe, run, launch.offline)
+    candidates = _upstream.find_candidates(recipe, run, launch.offline)
     there = shard_numbers(candidates.path)
     if not there:
         raise UsageError(f"{candidates.path}: no candidates yet", hint="run first: aifb generate")

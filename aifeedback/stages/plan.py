@@ -19,7 +19,7 @@ from aifeedback.data.prompts import PromptList
 from aifeedback.data.weights import weights_identity
 from aifeedback.errors import UsageError
 from aifeedback.recipe import Prompts, Recipe, Section
-from aifeedback.store.run_dir import RunDir, StageDir
+from aifeedback.store.run_dir import StageDir
 from aifeedback.store.shards import shard_numbers
 
 __all__ = ["base_id", "weights_identity"]
@@ -59,6 +59,13 @@ def model_identity(recipe: Recipe, offline: bool = False) -> dict[str, Any]:
     identity = weights_identity(recipe.model.weights, recipe.model.revision, offline)
     model = recipe.model
     return {"family": model.family, "weights": identity, "variant": model.variant, "dtype": model.dtype}
+
+
+def scorer_identity(recipe: Recipe, name: str, offline: bool = False, allow_code: bool = False) -> dict[str, Any]:
+    """The identity of a scorer with the recipe's settings, without loading it."""
+    from aifeedback import scorers
+
+    return scorers.identity_of(name, recipe.judge.scorers.get(name, {}), allow_code, offline)
 
 
 def settings(kind: plugins.Kind, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,64 +204,3 @@ def _facts(stage: str, body: dict[str, Any]) -> dict[str, Any]:
 
 def _dump(section: Section | None) -> dict[str, Any]:
     return {} if section is None else section.model_dump(mode="json", by_alias=True)
-
-
-# --- finding what an earlier stage made
-
-
-def find_candidates(recipe: Recipe, run: RunDir, offline: bool = False) -> StageDir:
-    """The candidates of the recipe; UsageError when the stage was never begun (so for all `find_...`)."""
-    facts = candidate_facts(recipe, candidate_source(recipe, offline), offline)
-    return _found(run, "candidates", facts, "generate")
-
-
-def find_scores(recipe: Recipe, run: RunDir, name: str, offline: bool = False, allow_code: bool = False) -> StageDir:
-    """The scores of one scorer."""
-    candidates = find_candidates(recipe, run, offline)
-    identity = scorer_identity(recipe, name, offline, allow_code)
-    return _found(run, "scores", score_facts(recipe, name, identity, candidates), "judge")
-
-
-def find_pairs(recipe: Recipe, run: RunDir, offline: bool = False, allow_code: bool = False) -> StageDir:
-    """The preference sets."""
-    candidates = find_candidates(recipe, run, offline)
-    used = [] if recipe.judge.pairing.labels == "given" else recipe.judge.use
-    scores = {name: find_scores(recipe, run, name, offline, allow_code) for name in used}
-    return _found(run, "pairs", pair_facts(recipe, candidates, scores), "judge")
-
-
-def find_latents(recipe: Recipe, run: RunDir, offline: bool = False, allow_code: bool = False) -> StageDir:
-    """The latents of the preference sets."""
-    return _found(run, "latents", latent_facts(recipe, find_pairs(recipe, run, offline, allow_code), offline), "encode")
-
-
-def find_train(recipe: Recipe, run: RunDir, offline: bool = False, allow_code: bool = False) -> StageDir:
-    """The training."""
-    pairs = find_pairs(recipe, run, offline, allow_code)
-    latents = find_latents(recipe, run, offline, allow_code)
-    facts = train_facts(recipe, latents, excluded_prompts(recipe, pairs, offline), offline)
-    return _found(run, "train", facts, "train")
-
-
-def excluded_prompts(recipe: Recipe, pairs: StageDir, offline: bool = False) -> list[str]:
-    """Prompt ids of the preference sets that are evaluation prompts too."""
-    from aifeedback.store.candidates import iter_shards
-
-    names = {name for _, table in iter_shards(pairs) for name in table.column("prompt_id").to_pylist()}
-    return overlap(recipe, names, offline)
-
-
-def scorer_identity(recipe: Recipe, name: str, offline: bool = False, allow_code: bool = False) -> dict[str, Any]:
-    """The identity of a scorer with the recipe's settings, without loading it."""
-    from aifeedback import scorers
-
-    return scorers.identity_of(name, recipe.judge.scorers.get(name, {}), allow_code, offline)
-
-
-def _found(run: RunDir, stage: str, facts: dict[str, Any], verb: str) -> StageDir:
-    folder = run.existing(stage, facts)
-    if folder is None:
-        there = len(run.stages(stage))
-        other = f" ({there} of another recipe there)" if there else ""
-        raise UsageError(f"{run.path}: no {stage} of this recipe yet{other}", hint=f"run first: aifb {verb}")
-    return folder

@@ -12,7 +12,7 @@ from aifeedback.errors import UsageError
 from aifeedback.launch import Launch, StageReport
 from aifeedback.recipe import Recipe, Train
 from aifeedback.records import PreferenceSet
-from aifeedback.stages import plan
+from aifeedback.stages import _upstream, plan
 from aifeedback.stages._family import load_family, pick_device
 from aifeedback.stages._latents import ensure_latents, preference_sets
 from aifeedback.store.run_dir import RunDir, StageDir
@@ -31,14 +31,14 @@ def train(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
     """
     began = time.monotonic()
     pairs, latents, paths = ensure_latents(recipe, run, launch)
-    excluded = plan.excluded_prompts(recipe, pairs, launch.offline)
+    excluded = _upstream.excluded_prompts(recipe, pairs, launch.offline)
+    sets = preference_sets(pairs)
+    kept = [s for s in sets if s.prompt_id not in set(excluded)]
+    split = _split(recipe, kept, len(sets), pairs.summary().get("rejected", {}))
     stage = run.stage("train", plan.train_facts(recipe, latents, excluded, launch.offline))
     taken = 0
     if not stage.is_complete():
-        sets = preference_sets(pairs)
-        kept = [s for s in sets if s.prompt_id not in set(excluded)]
-        training, validation = _split(recipe, kept, len(sets))
-        taken = _train(recipe, launch, stage, paths, (training, validation), len(sets) - len(kept))
+        taken = _train(recipe, launch, stage, paths, split, len(sets) - len(kept))
     summary = stage.summary()
     seconds = time.monotonic() - began
     return StageReport(
@@ -53,14 +53,17 @@ def train(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
     )
 
 
-def _split(recipe: Recipe, sets: list[PreferenceSet], before: int) -> tuple[list[PreferenceSet], list[PreferenceSet]]:
-    """Training and validation sets; refuses what cannot be trained on."""
+def _split(
+    recipe: Recipe, sets: list[PreferenceSet], before: int, lost: dict[str, int]
+) -> tuple[list[PreferenceSet], list[PreferenceSet]]:
+    """Training and validation sets; refuses what cannot be trained on. `lost` says why candidates gave no set."""
     from aifeedback.training.batches import hold_out
 
     section = recipe.train
     if not sets:
-        found = f"{before} preference sets, all of them of evaluation prompts" if before else "no preference sets"
-        hint = "all ties? see the table of `aifb judge`; a lower judge.pairing.min_margin keeps more"
+        why = f" ({', '.join(f'{n} {reason}' for reason, n in lost.items())})" if lost else ""
+        found = f"{before} preference sets, all of them of evaluation prompts" if before else f"no preference sets{why}"
+        hint = "ties need another scorer or more candidates; a lower judge.pairing.min_margin keeps more"
         raise UsageError(f"train: {found}, expected at least train.global_batch = {section.global_batch}", hint=hint)
     training, validation = hold_out(sets, recipe.seed, section.validation.fraction)
     if len(training) < section.global_batch:

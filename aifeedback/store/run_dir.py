@@ -145,7 +145,7 @@ class RunDir:
     def _make(self, path: Path) -> None:
         try:
             path.mkdir(parents=True, exist_ok=True)
-        except FileExistsError as error:
+        except (FileExistsError, NotADirectoryError) as error:
             raise UsageError(f"{path}: a file is in the way, expected a folder", hint="move it away") from error
         except OSError as error:
             raise store_error(path, error) from error

@@ -10,7 +10,7 @@ import pytest
 from aifeedback.errors import UsageError
 from aifeedback.launch import Launch
 from aifeedback.recipe import Recipe
-from aifeedback.stages import plan
+from aifeedback.stages import _upstream, plan
 from aifeedback.stages.generate import generate
 from aifeedback.store.candidates import iter_candidates
 from aifeedback.store.run_dir import RunDir
@@ -36,7 +36,7 @@ def test_candidates_counts_and_repeats(tmp_path: Path, tiny_pipeline: Path) -> N
     report = generate(recipe, run, Launch(device="cpu"))
     expected = {"candidates": 8, "prompts": 4, "truncated": 1, "duplicates": 1, "empty": 1}
     assert report.complete and report.counts == {**expected, "new": 8}
-    stage = plan.find_candidates(recipe, run)
+    stage = _upstream.find_candidates(recipe, run)
     assert stage.is_complete() and stage.summary()["counts"] == expected
     assert [c.index for c in iter_candidates(stage)] == [0, 1] * 4
     before = files(run)
@@ -53,7 +53,7 @@ def test_candidates_counts_and_repeats(tmp_path: Path, tiny_pipeline: Path) -> N
 def test_a_limit_is_a_part_of_the_same_plan(tmp_path: Path, tiny_pipeline: Path) -> None:
     recipe, run = recipe_of(tmp_path, tiny_pipeline), RunDir(tmp_path / "run")
     part = generate(recipe, run, Launch(device="cpu", limit=1))
-    stage = plan.find_candidates(recipe, run)
+    stage = _upstream.find_candidates(recipe, run)
     assert not part.complete and part.counts["new"] == 4 and not stage.is_complete()
     assert plan.seen(stage)["shards"] == [0]
     assert generate(recipe, run, Launch(device="cpu")).counts["new"] == 4
@@ -83,7 +83,7 @@ def test_a_changed_recipe_goes_beside(tmp_path: Path, tiny_pipeline: Path) -> No
     generate(recipe_of(tmp_path, tiny_pipeline), run, Launch(device="cpu", limit=1))
     changed = recipe_of(tmp_path, tiny_pipeline, steps=3)
     with pytest.raises(UsageError, match="no candidates of this recipe yet .1 of another recipe there"):
-        plan.find_candidates(changed, run)
+        _upstream.find_candidates(changed, run)
     generate(changed, run, Launch(device="cpu", limit=1))
     assert len(run.stages("candidates")) == 2
 
@@ -99,4 +99,4 @@ def test_import(tmp_path: Path) -> None:
     report = generate(recipe, run, Launch())
     assert report.counts == {"candidates": 4, "pairs": 2, "labelled": 2, "ties": 1, "empty": 0, "new": 4}
     assert report.rejected == {"no image": 1}
-    assert [c.label for c in iter_candidates(plan.find_candidates(recipe, run))] == [1.0, 0.0, 0.5, 0.5]
+    assert [c.label for c in iter_candidates(_upstream.find_candidates(recipe, run))] == [1.0, 0.0, 0.5, 0.5]

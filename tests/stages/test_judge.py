@@ -14,7 +14,7 @@ from aifeedback.errors import UsageError, WeightsError
 from aifeedback.launch import Launch
 from aifeedback.recipe import Recipe
 from aifeedback.records import Candidate
-from aifeedback.stages import plan
+from aifeedback.stages import _upstream, plan
 from aifeedback.stages.judge import judge
 from aifeedback.store.candidates import candidates_to_table, iter_shards, table_to_scores, table_to_sets
 from aifeedback.store.run_dir import RunDir, StageDir
@@ -71,7 +71,7 @@ def generated(recipe: Recipe, run: RunDir, shards: tuple[int, ...] = (0, 1)) -> 
 
 
 def pairs(recipe: Recipe, run: RunDir) -> list[tuple[str, tuple[int, ...]]]:
-    stage = plan.find_pairs(recipe, run)
+    stage = _upstream.find_pairs(recipe, run)
     return [(s.prompt, s.indices) for _, table in iter_shards(stage) for s in table_to_sets(table)]
 
 
@@ -83,7 +83,7 @@ def test_scores_and_pairs(tmp_path: Path, run: RunDir) -> None:
     assert (report.rejected, report.complete) == ({}, True)
     assert pairs(made, run) == [(prompt, (0, 2)) for prompt in PROMPTS]
     assert any(line.startswith("margin (unit of jpeg_size)") for line in report.lines)
-    assert plan.find_scores(made, run, "jpeg_size").is_complete()
+    assert _upstream.find_scores(made, run, "jpeg_size").is_complete()
 
 
 def test_repeating_scores_nothing_and_changes_no_byte(tmp_path: Path, run: RunDir) -> None:
@@ -144,7 +144,7 @@ def test_damaged_and_rejected_candidates_are_counted(tmp_path: Path, run: RunDir
         "unscored by jpeg_size: image cannot be read: OSError": 1,
     }
     assert pairs(made, run) == [(prompt, (0, 2)) for prompt in PROMPTS[2:]]
-    scores = table_to_scores(next(iter_shards(plan.find_scores(made, run, "jpeg_size")))[1])
+    scores = table_to_scores(next(iter_shards(_upstream.find_scores(made, run, "jpeg_size")))[1])
     assert [s.score is None for s in scores] == [False, True, True, False, False, False]
 
 
@@ -172,7 +172,7 @@ def test_damaged_score_shard_is_redone(tmp_path: Path, run: RunDir) -> None:
     made = recipe(tmp_path)
     generated(made, run)
     judge(made, run, Launch())
-    shard = plan.find_scores(made, run, "jpeg_size").path / shard_name(1)
+    shard = _upstream.find_scores(made, run, "jpeg_size").path / shard_name(1)
     whole = shard.read_bytes()
     shard.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
     assert judge(made, run, Launch()).counts["newly_scored"] == 6
@@ -231,4 +231,4 @@ def test_a_scorer_of_ones_own_is_found_again(tmp_path: Path, run: RunDir, monkey
         judge(made, run, Launch())
     report = judge(made, run, Launch(allow_code=True))
     assert report.counts["scored"] == 12
-    assert plan.find_pairs(made, run, allow_code=True).is_complete()
+    assert _upstream.find_pairs(made, run, allow_code=True).is_complete()

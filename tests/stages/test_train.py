@@ -17,7 +17,7 @@ from aifeedback.errors import UsageError
 from aifeedback.launch import Launch
 from aifeedback.recipe import Recipe
 from aifeedback.records import Candidate, PreferenceSet
-from aifeedback.stages import plan
+from aifeedback.stages import _upstream, plan
 from aifeedback.stages.encode import encode
 from aifeedback.stages.train import train
 from aifeedback.store.candidates import candidates_to_table, sets_to_table
@@ -81,9 +81,9 @@ def test_train_encodes_trains_and_is_done_when_repeated(tiny_pipeline: Path, tmp
     assert report.complete
     assert report.counts == {"steps": 2, "sets": 4, "held_out": 1, "skipped_steps": 0}
     assert report.rejected == {"evaluation prompt": 1}
-    stage = plan.find_train(chosen, run)
+    stage = _upstream.find_train(chosen, run)
     assert stage.is_complete() and (stage.path / "model" / "unet" / "config.json").is_file()
-    shards = sorted(plan.find_latents(chosen, run).path.glob("*.safetensors"))
+    shards = sorted(_upstream.find_latents(chosen, run).path.glob("*.safetensors"))
     assert [path.name for path in shards] == ["shard-00000.safetensors", "shard-00001.safetensors"]
     before = {path: path.stat().st_mtime_ns for path in stage.path.rglob("*") if path.is_file()}
     assert train(chosen, run, LAUNCH).counts == report.counts
@@ -120,7 +120,7 @@ def test_metrics_hold_a_row_per_step(tiny_pipeline: Path, tmp_path: Path) -> Non
     chosen = recipe(tmp_path, tiny_pipeline, method="lora", objective="dspo")
     run = judged(chosen, tmp_path)
     train(chosen, run, LAUNCH)
-    folder = plan.find_train(chosen, run).path
+    folder = _upstream.find_train(chosen, run).path
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(row["split"], row["step"]) for row in rows] == [
         ("validation", 0), ("train", 1), ("train", 2), ("validation", 2)

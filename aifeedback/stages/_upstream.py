@@ -1,0 +1,79 @@
+"""Finds what earlier stages made, by working out their facts again; looks ahead at what later stages will need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aifeedback import plugins
+from aifeedback.errors import UsageError
+from aifeedback.recipe import Recipe
+from aifeedback.stages import plan
+from aifeedback.store.candidates import iter_shards
+from aifeedback.store.run_dir import RunDir, StageDir
+
+
+def find_candidates(recipe: Recipe, run: RunDir, offline: bool = False) -> StageDir:
+    """The candidates of the recipe; UsageError when the stage was never begun (so for all `find_...`)."""
+    facts = plan.candidate_facts(recipe, plan.candidate_source(recipe, offline), offline)
+    return _found(run, "candidates", facts, "generate")
+
+
+def find_scores(recipe: Recipe, run: RunDir, name: str, offline: bool = False, allow_code: bool = False) -> StageDir:
+    """The scores of one scorer."""
+    candidates = find_candidates(recipe, run, offline)
+    identity = plan.scorer_identity(recipe, name, offline, allow_code)
+    return _found(run, "scores", plan.score_facts(recipe, name, identity, candidates), "judge")
+
+
+def find_pairs(recipe: Recipe, run: RunDir, offline: bool = False, allow_code: bool = False) -> StageDir:
+    """The preference sets."""
+    candidates = find_candidates(recipe, run, offline)
+    used = [] if recipe.judge.pairing.labels == "given" else recipe.judge.use
+    scores = {name: find_scores(recipe, run, name, offline, allow_code) for name in used}
+    return _found(run, "pairs", plan.pair_facts(recipe, candidates, scores), "judge")
+
+
+def find_latents(recipe: Recipe, run: RunDir, offline: bool = False, allow_code: bool = False) -> StageDir:
+    """The latents of the preference sets."""
+    return _found(
+        run, "latents", plan.latent_facts(recipe, find_pairs(recipe, run, offline, allow_code), offline), "encode"
+    )
+
+
+def find_train(recipe: Recipe, run: RunDir, offline: bool = False, allow_code: bool = False) -> StageDir:
+    """The training."""
+    pairs = find_pairs(recipe, run, offline, allow_code)
+    latents = find_latents(recipe, run, offline, allow_code)
+    facts = plan.train_facts(recipe, latents, excluded_prompts(recipe, pairs, offline), offline)
+    return _found(run, "train", facts, "train")
+
+
+def excluded_prompts(recipe: Recipe, pairs: StageDir, offline: bool = False) -> list[str]:
+    """Prompt ids of the preference sets that are evaluation prompts too."""
+    names = {name for _, table in iter_shards(pairs) for name in table.column("prompt_id").to_pylist()}
+    return plan.overlap(recipe, names, offline)
+
+
+def look_ahead(recipe: Recipe, offline: bool = False, allow_code: bool = False) -> None:
+    """Find everything that the stages of a recipe will read, before the first of them begins hours of work.
+
+    Raises:
+        UsageError, WeightsError: prompts, weights or a plug-in that is not there.
+    """
+    plan.candidate_source(recipe, offline)
+    plan.eval_prompts(recipe, offline)
+    plan.model_identity(recipe, offline)
+    plugins.load("models", recipe.model.family, allow_code)
+    plugins.load("objectives", recipe.train.objective, allow_code)
+    judges = [] if recipe.judge.pairing.labels == "given" else recipe.judge.use
+    for name in dict.fromkeys([*judges, *recipe.eval.use]):
+        plan.scorer_identity(recipe, name, offline, allow_code)
+
+
+def _found(run: RunDir, stage: str, facts: dict[str, Any], verb: str) -> StageDir:
+    folder = run.existing(stage, facts)
+    if folder is None:
+        there = len(run.stages(stage))
+        other = f" ({there} of another recipe there)" if there else ""
+        raise UsageError(f"{run.path}: no {stage} of this recipe yet{other}", hint=f"run first: aifb {verb}")
+    return folder
