@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports huggingface_hub; `-m weights` wants 0
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside other work; and threads move the last bits
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

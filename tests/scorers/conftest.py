@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.scorers import make_clip_fixture
+from tests.scorers import make_clip_fixture, make_imagereward_fixture
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +31,15 @@ def score_server() -> Iterator[str]:
 @pytest.fixture
 def http_settings(score_server: str) -> dict[str, Any]:
     return {"url": score_server}
+
+
+@pytest.fixture(scope="session")
+def small_imagereward(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a small ImageReward with its vocabulary: 32 px, 35 tokens."""
+    folder: Path = make_imagereward_fixture.save(tmp_path_factory.mktemp("imagereward"))
+    return str(folder)
+
+
+@pytest.fixture
+def imagereward_settings(small_imagereward: str) -> dict[str, str]:
+    return {"weights": small_imagereward}
