@@ -94,6 +94,11 @@ def compare(found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]
         for key, shape in expected.items()
         if key in shapes and shapes[key] != shape
     ]
+    refuse(missing, unexpected, other)
+
+
+def refuse(missing: list[str], unexpected: list[str], other: list[str]) -> None:
+    """Raise WeightsError with the first keys of each kind that differs; `other` are those of another shape."""
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": other}
     said = [f"{len(keys)} {kind}: {_first(keys)}" for kind, keys in kinds.items() if keys]
     if said:

@@ -1,95 +1,43 @@
-"""The CLIP backbone that `clip` and `pickscore` share, on transformers' CLIPModel."""
+"""What `clip`, `pickscore`, `hpsv2` and `aesthetic` share: finding and loading their CLIPModel, and the cosine."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakValueDictionary
 
-from aifeedback.data.weights import BUILTIN, local_folder, weights_identity
+from aifeedback.data.weights import BUILTIN, local_file, local_folder, weights_identity
 from aifeedback.errors import WeightsError
 from aifeedback.libraries import quiet
-from aifeedback.scorers import Unscored, _pixels, say_unpublished
+from aifeedback.scorers import Unscored, _checkpoint, _open_clip, identity_of, say_unpublished
+from aifeedback.scorers._backbone import Backbone, Reading
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-_TEXT_BATCH = 64
+Dtype = Literal["float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True)
 class Published:
-    """Where a scorer's published weights are, where its tokenizer is, and its size."""
+    """A scorer as it was published: where its weights and its tokenizer are, and how it reads image and prompt."""
 
     scorer: str
     weights: str
     tokenizer: str
     gigabytes: float
-
-
-class Backbone:
-    """A CLIPModel: images and prompts to unit embeddings, in float32 whatever the dtype of the towers.
-
-    *Shapes*: N images, D projected dimensions, S side of the model's image.
-    """
-
-    def __init__(self, key: str, model: Any, tokenizer: Any, device: str) -> None:
-        self.key, self.model, self.tokenizer, self.device = key, model.to(device).eval(), tokenizer, device
-        self.size: int = model.config.vision_config.image_size
-        self.context: int = model.config.text_config.max_position_embeddings
-        self.logit_scale: float = model.logit_scale.detach().float().exp().item()
-        self._last: tuple[list[Any], Tensor] | None = None
-
-    def prepare(self, image: Image.Image) -> Tensor:
-        """Shortest side to S (bicubic), centre crop, normalised: (3, S, S) float32."""
-        return _pixels.square(image, self.size)
-
-    def embed(self, prompts: list[str]) -> list[Tensor]:
-        """Unit embeddings (D) of prompts, cut at the model's context and padded to the longest only."""
-        import torch
-
-        rows: list[Tensor] = []
-        for start in range(0, len(prompts), _TEXT_BATCH):
-            tokens = self.tokenizer(
-                prompts[start : start + _TEXT_BATCH],
-                padding=True,
-                truncation=True,
-                max_length=self.context,
-                return_tensors="pt",
-            ).to(self.device)
-            with torch.no_grad():
-                rows += _unit(self.model.get_text_features(**tokens))
-        return rows
-
-    def truncated(self, prompts: list[str]) -> list[int]:
-        """Tokens of each prompt that do not fit."""
-        lengths = [len(ids) for ids in self.tokenizer(prompts, verbose=False)["input_ids"]]
-        return [max(0, length - self.context) for length in lengths]
-
-    def cosines(self, prepared: list[Tensor], text: list[Tensor]) -> list[float]:
-        """Cosine of image i and text i."""
-        import torch
-
-        return (self._images(prepared) * torch.stack(text)).sum(-1).tolist()
-
-    def _images(self, prepared: list[Tensor]) -> Tensor:
-        """Unit embeddings (N, D); those of the last batch are kept for the next scorer that shares this backbone."""
-        import torch
-
-        if self._last is None or self._last[0] is not prepared:
-            pixels = torch.stack(prepared).to(self.device, self.model.dtype)
-            with torch.no_grad():
-                self._last = (prepared, _unit(self.model.get_image_features(pixel_values=pixels)))
-        return self._last[1]
-
-
-def _unit(output: Any) -> Tensor:
-    """Unit vectors in float32 of what get_*_features returns: an output object in transformers 5, else a tensor."""
-    from torch.nn.functional import normalize
-
-    return normalize(getattr(output, "pooler_output", output).float(), dim=-1)
+    tau: float
+    scaled: bool = False
+    """Times exp(logit_scale)."""
+    reading: Reading = Reading()
+    file: str | None = None
+    """The open_clip checkpoint in the repository; None: transformers' own layout."""
+    head_width: int = 64
+    """Of the vision tower, for files under open_clip's names: they do not say it."""
+    activation: str = "gelu"
+    """Likewise."""
 
 
 @dataclass(frozen=True)
@@ -128,55 +76,109 @@ class ClipScorer:
         return [self.factor * cosine for cosine in self.network.cosines(prepared, text)]
 
 
-def identity(
-    published: Published, tau: float, weights: str, revision: str | None, offline: bool = False
-) -> dict[str, Any]:
+def load(
+    published: Published, device: str, weights: str | None, revision: str | None, dtype: str, offline: bool
+) -> ClipScorer:
+    """Load a scorer that is a cosine of this backbone.
+
+    Raises:
+        WeightsError: see `load_backbone`.
+    """
+    network = load_backbone(published, weights, revision, dtype, device, offline)
+    own = identity_of(published.scorer, {"weights": weights, "revision": revision, "dtype": dtype}, offline=offline)
+    scale = "exp(logit_scale) * cosine" if published.scaled else "cosine"
+    factor = network.logit_scale if published.scaled else 1.0
+    return ClipScorer(published.scorer, own, scale, published.tau, factor, network)
+
+
+def identity(published: Published, weights: str | None, revision: str | None, offline: bool = False) -> dict[str, Any]:
     """Identity of a CLIP-like scorer: which weights, and what to show where they are not the published ones."""
+    weights = weights or published.weights
     found = _found(published, weights, revision, offline)
-    label = weights if weights.startswith(BUILTIN) or local_folder(weights) is None else found
-    return {"weights": found, "unpublished": None if weights == published.weights else label, "tau": tau}
+    local = not weights.startswith(BUILTIN) and _local(published, weights) is not None
+    shown = None if weights == published.weights else found if local else weights
+    return {"name": published.scorer, "weights": found, "unpublished": shown, "tau": published.tau}
 
 
 def _found(published: Published, weights: str, revision: str | None, offline: bool) -> str:
     try:
-        return weights_identity(weights, revision, offline)
+        path = None if weights.startswith(BUILTIN) else _local(published, weights)
+        return weights_identity(weights if path is None else str(path), revision, offline)
     except WeightsError as error:
         raise _not_loaded(published, error.message) from error
 
 
+def _local(published: Published, weights: str) -> Path | None:
+    """The folder of a transformers model or the file of an open_clip checkpoint; None: on the Hub."""
+    if (file := local_file(weights)) is not None:
+        return file
+    folder = local_folder(weights)
+    if folder is None or published.file is None or (folder / "config.json").is_file():
+        return folder
+    return _checkpoint.find(weights, (f"{Path(published.file).stem}.safetensors", published.file), None, True)
+
+
 def load_backbone(
-    published: Published, weights: str, revision: str | None, dtype: str, device: str, offline: bool
+    published: Published, weights: str | None, revision: str | None, dtype: str, device: str, offline: bool
 ) -> Backbone:
-    """Load (once per process, whoever shares it) the CLIPModel and tokenizer that `weights` names.
+    """Load (once, as long as a scorer holds it) the CLIPModel and tokenizer that `weights` names; None: the published.
 
     Raises:
-        WeightsError: they are not there or cannot be read. Nothing is put in their place.
+        WeightsError: they are not there, cannot be read or do not fit. Nothing is put in their place.
     """
+    weights = weights or published.weights
     if weights != published.weights:
         say_unpublished(published.scorer, weights)
-    folder = local_folder(weights)
-    source = weights if folder is None else str(folder)
-    own = weights == published.tokenizer or (folder is not None and _has_tokenizer(folder))
-    key = f"clip:{_found(published, weights, revision, offline)}:{dtype}"
+    found = _found(published, weights, revision, offline)
+    key = f"clip:{found}:{dtype}:{published.reading}"
     try:
-        return _load(key, source, source if own else published.tokenizer, revision, dtype, device, offline)
+        network = _LOADED.get((key, device))
+        if network is None:
+            model, words = _read(published, weights, revision, offline)
+            network = _LOADED[key, device] = Backbone(key, model, words, device, dtype, published.reading)
+        return network
+    except WeightsError as error:
+        raise _not_loaded(published, f"{weights}: {error.message}") from error
     except Exception as error:  # transformers raises OSError, ValueError, safetensors and Hub errors alike
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
         raise _not_loaded(published, f"{weights}: the weights cannot be loaded ({reason})") from error
 
 
-@cache
-def _load(
-    key: str, source: str, tokenizer: str, revision: str | None, dtype: str, device: str, offline: bool
-) -> Backbone:
-    import torch
+_LOADED: WeakValueDictionary[tuple[str, str], Backbone] = WeakValueDictionary()
 
+
+def _read(published: Published, weights: str, revision: str | None, offline: bool) -> tuple[Any, Any]:
+    """The CLIPModel in float32 and its tokenizer: that of the folder where there is one, else the published one."""
     quiet("transformers")
-    from transformers import CLIPModel, CLIPTokenizer
+    from transformers import CLIPTokenizer
 
-    model = CLIPModel.from_pretrained(source, revision=revision, local_files_only=offline)
-    words = CLIPTokenizer.from_pretrained(tokenizer, local_files_only=offline)
-    return Backbone(key, model.to(getattr(torch, dtype)), words, device)
+    path = _local(published, weights)
+    folder = path.parent if path is not None and path.is_file() else path
+    words = str(folder) if folder is not None and _has_tokenizer(folder) else published.tokenizer
+    if path is None and published.file is not None and weights == published.weights:
+        path = _checkpoint.find(weights, (published.file,), revision, offline)
+    if path is not None and path.is_file():
+        model = _open_clip.load(path, published.head_width, published.activation)
+    else:
+        model = _from_pretrained(weights if path is None else str(path), revision, offline)
+    return model, CLIPTokenizer.from_pretrained(words, local_files_only=offline)
+
+
+def _from_pretrained(source: str, revision: str | None, offline: bool) -> Any:
+    """A model in transformers' layout, which by itself fills what a checkpoint lacks with random numbers."""
+    import torch
+    from transformers import CLIPModel
+
+    model, info = CLIPModel.from_pretrained(
+        source, revision=revision, local_files_only=offline, dtype=torch.float32, output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )  # fmt: skip
+    _checkpoint.refuse(
+        missing=sorted(info["missing_keys"]),
+        unexpected=sorted(key for key in info["unexpected_keys"] if not key.endswith("position_ids")),
+        other=sorted(key[0] for key in info["mismatched_keys"]),
+    )
+    return model
 
 
 def _has_tokenizer(folder: Path) -> bool:
@@ -184,9 +186,11 @@ def _has_tokenizer(folder: Path) -> bool:
 
 
 def _not_loaded(published: Published, message: str) -> WeightsError:
-    names = dict.fromkeys((published.weights, published.tokenizer))
-    commands = " && ".join(f"hf download {name}" for name in names)
-    key = f"judge.scorers.{published.scorer}.weights"
+    model = published.file or "config.json model.safetensors"
+    words = f"{published.tokenizer} tokenizer.json tokenizer_config.json vocab.json merges.txt"
+    commands = f"hf download {published.weights} {model} && hf download {words}"
+    name = f'"{published.scorer}"' if "." in published.scorer else published.scorer
+    key = f"judge.scorers.{name}.weights"
     return WeightsError(
         f"{published.scorer}: {message}",
         hint=f"with a network run `{commands}` (about {published.gigabytes:g} GB), or put the files into a folder and "

@@ -37,5 +37,31 @@ def square(image: Image.Image, side: int, halves: Literal["down", "even"] = "dow
     cut = (rgb.width - side, rgb.height - side)
     left, top = (n // 2 if halves == "down" else round(n / 2) for n in cut)
     pixels = torch.from_numpy(np.array(rgb.crop((left, top, left + side, top + side)))).permute(2, 0, 1)
-    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
-    return (pixels.float() / 255 - mean) / std
+    return _normalised(pixels.float() / 255)
+
+
+def letterbox(image: Image.Image, side: int) -> Tensor:
+    """Convert to RGB, longest side to `side`, black bars around, normalise: (3, side, side) float32.
+
+    As HPSv2's and open_clip's `ResizeMaxSize` on a tensor with torchvision >= 0.17: bicubic with antialiasing in
+    float32, not clamped, the bars added before the normalisation. They leave an image whose longest side is `side`
+    already without bars and 4 channels of RGBA as they are, which their model then refuses; here both are scored.
+    """
+    import numpy as np
+    import torch
+    from torch.nn.functional import interpolate, pad
+
+    pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous().float() / 255
+    scale = side / max(pixels.shape)
+    height, width = (max(1, round(length * scale)) for length in pixels.shape[1:])
+    if (height, width) != pixels.shape[1:]:
+        options = {"mode": "bicubic", "antialias": True, "align_corners": False}
+        pixels = interpolate(pixels[None], size=(height, width), **options)[0]
+    left, top = (side - width) // 2, (side - height) // 2
+    return _normalised(pad(pixels, (left, side - width - left, top, side - height - top)))
+
+
+def _normalised(pixels: Tensor) -> Tensor:
+    import torch
+
+    return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)

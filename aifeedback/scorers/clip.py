@@ -1,33 +1,48 @@
-"""CLIP score (ViT-L/14 of OpenAI): cosine of image and prompt.
+"""CLIP score: cosine of image and prompt; ViT-L/14 of OpenAI, or (as `clip-h`) ViT-H/14 of LAION.
 
-Radford et al. 2021, https://arxiv.org/abs/2103.00020. Range in practice 0.15 to 0.35 (tables often print it times
-100). It knows what is in a picture better than what people prefer: not the only judge of a real run.
+- Checkpoint: `openai/clip-vit-large-patch14` (MIT), Radford et al. 2021, https://arxiv.org/abs/2103.00020;
+  `clip-h`: `laion/CLIP-ViT-H-14-laion2B-s32B-b79K` (MIT), the "CLIP" judge of the Diffusion-DPO code.
+- Scale: cosine, in practice 0.15 to 0.35 (tables often print it times 100). The two models are not comparable.
+- Prompts: 77 tokens, start and end included; what is longer is cut and counted.
+- Images: `clip` reads the central square in RGB as transformers' Pillow processor does. `clip-h` reads the whole
+  image with black bars, and prompts as open_clip cleans them, as the Diffusion-DPO code does (see `hpsv2`).
+- Deviations: transparency is dropped before the resize; texts are padded to the longest of a batch only, which
+  changes nothing but the last bits. The EXIF orientation is left as it is, as upstream leaves it.
+
+It knows what is in a picture better than what people prefer: not the only judge of a real run.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from aifeedback.scorers import _clip, identity_of
+from aifeedback.scorers import _clip
 
-PUBLISHED = _clip.Published("clip", "openai/clip-vit-large-patch14", "openai/clip-vit-large-patch14", 1.7)
+ALIASES = {"clip-h": {"model": "ViT-H/14"}}
 TAU = 0.01  # CLIP's own temperature
+_L, _H = "openai/clip-vit-large-patch14", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+PUBLISHED = _clip.Published("clip", _L, _L, 1.7, TAU, activation="quick_gelu")
+_MODELS = {
+    "ViT-L/14": PUBLISHED,
+    "ViT-H/14": _clip.Published("clip-h", _H, _H, 3.9, TAU, reading=_clip.Reading(True, True), head_width=80),
+}
 
 
 def load(
     *,
     device: str,
-    weights: str = PUBLISHED.weights,
+    model: Literal["ViT-L/14", "ViT-H/14"] = "ViT-L/14",
+    weights: str | None = None,
     revision: str | None = None,
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    dtype: _clip.Dtype = "float32",
     offline: bool = False,
 ) -> _clip.ClipScorer:
-    """Load the scorer. `weights`: the published Hub id, a folder, or `builtin:shapes-clip`."""
-    network = _clip.load_backbone(PUBLISHED, weights, revision, dtype, device, offline)
-    own = identity_of("clip", {"weights": weights, "revision": revision, "dtype": dtype}, offline=offline)
-    return _clip.ClipScorer("clip", own, scale="cosine", tau=TAU, factor=1.0, network=network)
+    """Load the scorer. `weights`: None for the published, else a Hub id, a folder, a file, or `builtin:shapes-clip`."""
+    return _clip.load(_MODELS[model], device, weights, revision, dtype, offline)
 
 
-def identity(*, weights: str, revision: str | None, dtype: str, offline: bool = False) -> dict[str, Any]:
+def identity(
+    *, model: str, weights: str | None, revision: str | None, dtype: str, offline: bool = False
+) -> dict[str, Any]:
     """What determines the numbers, without loading anything."""
-    return _clip.identity(PUBLISHED, TAU, weights, revision, offline)
+    return _clip.identity(_MODELS[model], weights, revision, offline)

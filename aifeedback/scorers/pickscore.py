@@ -1,34 +1,45 @@
 """PickScore v1: a CLIP ViT-H/14 tuned on the choices of Pick-a-Pic's users; exp(logit_scale) * cosine.
 
-Kirstain et al. 2023, https://arxiv.org/abs/2305.01569. Range in practice 18 to 24. The probability that people
-prefer one image to another is the softmax of the two scores, so tau is 1.
+- Checkpoint: `yuvalkirstain/PickScore_v1` (code MIT, for the weights see its card), Kirstain et al. 2023,
+  https://arxiv.org/abs/2305.01569; tokenizer of `laion/CLIP-ViT-H-14-laion2B-s32B-b79K`.
+- Scale: about 100 * cosine, in practice 18 to 24. Others print the cosine itself, or this divided by 26 or 100. The
+  probability that people prefer one image to another is the softmax of the two scores, so tau is 1.
+- Prompts: 77 tokens, start and end included; what is longer is cut and counted. They are not cleaned, as upstream.
+- Images: the central square in RGB, as transformers' Pillow processor reads it.
+- Deviations: transparency is dropped before the resize; texts are padded to the longest of a batch only, which
+  changes nothing but the last bits. The EXIF orientation is left as it is, as upstream leaves it.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
-from aifeedback.scorers import _clip, identity_of
+from aifeedback.scorers import _clip
 
-PUBLISHED = _clip.Published("pickscore", "yuvalkirstain/PickScore_v1", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", 3.9)
 TAU = 1.0
+PUBLISHED = _clip.Published(
+    "pickscore",
+    "yuvalkirstain/PickScore_v1",
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+    gigabytes=3.9,
+    tau=TAU,
+    scaled=True,
+    head_width=80,
+)
 
 
 def load(
     *,
     device: str,
-    weights: str = PUBLISHED.weights,
+    weights: str | None = None,
     revision: str | None = None,
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    dtype: _clip.Dtype = "float32",
     offline: bool = False,
 ) -> _clip.ClipScorer:
-    """Load the scorer. `weights`: the published Hub id, a folder, or `builtin:shapes-clip`."""
-    network = _clip.load_backbone(PUBLISHED, weights, revision, dtype, device, offline)
-    own = identity_of("pickscore", {"weights": weights, "revision": revision, "dtype": dtype}, offline=offline)
-    scale = "exp(logit_scale) * cosine"
-    return _clip.ClipScorer("pickscore", own, scale, tau=TAU, factor=network.logit_scale, network=network)
+    """Load the scorer. `weights`: None for the published, else a Hub id, a folder, a file, or `builtin:shapes-clip`."""
+    return _clip.load(PUBLISHED, device, weights, revision, dtype, offline)
 
 
-def identity(*, weights: str, revision: str | None, dtype: str, offline: bool = False) -> dict[str, Any]:
+def identity(*, weights: str | None, revision: str | None, dtype: str, offline: bool = False) -> dict[str, Any]:
     """What determines the numbers, without loading anything."""
-    return _clip.identity(PUBLISHED, TAU, weights, revision, offline)
+    return _clip.identity(PUBLISHED, weights, revision, offline)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from aifeedback import scorers
 from aifeedback.errors import WeightsError
-from aifeedback.scorers import _clip, clip, pickscore
+from aifeedback.scorers import _backbone, clip, pickscore
 from tests.scorers import make_clip_fixture
 
 EXPECTED = json.loads(make_clip_fixture.FILE.read_text())
@@ -114,4 +114,4 @@ def test_features_may_be_a_tensor_or_an_output() -> None:
         pooler_output = torch.tensor([[3.0, 4.0]])
 
     for output in (Output(), Output.pooler_output):
-        assert torch.allclose(_clip._unit(output), torch.tensor([[0.6, 0.8]]))
+        assert torch.allclose(_backbone._unit(output), torch.tensor([[0.6, 0.8]]))
