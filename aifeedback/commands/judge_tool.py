@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,13 +17,12 @@ from aifeedback.progress import Progress
 from aifeedback.recipe import Recipe
 
 if TYPE_CHECKING:
+    from aifeedback.data.tables import Table
     from aifeedback.labelling.work import Judged, Work
     from aifeedback.records import Candidate, Score
     from aifeedback.stages._panel import Panel
 
 F = TypeVar("F", bound=Callable[..., Any])
-_log = logging.getLogger("aifeedback")
-
 _OWN = ("prompts", "prompt", "image_column", "prompt_column", "root", "out", "tie_threshold")
 _FOREIGN = {"run_dir": "--run-dir", "objective": "--objective", "worker": "--worker"}
 _REACHED = ("judge.scorers.", "judge.pairing.aggregate=", "judge.pairing.min_margin=")
@@ -82,53 +80,54 @@ def play(options: dict[str, Any]) -> None:
         UsageError: see `labelling.images`, `labelling.pairs`, `labelling.files`; or flags that do not go together.
         AIFeedbackError: no image at all could be scored (the reasons are written).
     """
-    from aifeedback.labelling import files, summary
+    from aifeedback.labelling import files
 
     launch, recipe = launch_of(options), _recipe(options)
-    out = options["out"] or Path("pairs.parquet" if options["pairs"] else "scores.parquet")
+    out = options["out"] or Path("scores.parquet" if options["pairs"] is None else "pairs.parquet")
     files.check_out(out)
     work = _work(options)
     if launch.limit is not None:
         work = work.head(launch.limit)
     panel, shown = _panel(recipe, launch)
+    files.check_columns(work, shown.values())
     if options["dry_run"]:
         where = f"{work.pictures:,} images of {work.table.source}"
         return click.echo(f"would score {where} by {', '.join(shown.values())} into {out}")
     judged = _judge(work, panel, files.kept_folder(out), launch)
-    facts: dict[str, Any] = {"scorers": panel.identities}
-    if options["pairs"] is None:
-        data = summary.of_images(judged, shown)
-        table = files.images_table(work, judged, shown)
-    else:
-        facts["pairing"] = recipe.judge.pairing.model_dump(include={"aggregate", "min_margin"})
-        data, table = _labelled(work, judged, panel, shown, options["tie_threshold"], out.suffix == ".csv")
+    data, table, facts = _results(work, judged, panel, shown, options["tie_threshold"], out)
     files.write(table, out, facts)
-    data |= {"truncated": panel.truncated(), "out": str(out)}
-    if options["as_json"]:
-        click.echo(json.dumps(data, indent=1, allow_nan=False))
-    else:
-        for line in summary.lines(data):
-            click.echo(line)
-        click.echo(f"  -> {out}")
-    if judged.entries and not any(about["scored"] for about in data["scorers"]):
+    _print({**data, "truncated": panel.truncated(), "out": str(out)}, options["as_json"])
+
+
+def _print(data: dict[str, Any], as_json: bool) -> None:
+    from aifeedback.labelling.summary import lines
+
+    shown = [json.dumps(data, indent=1, allow_nan=False)] if as_json else [*lines(data), f"  -> {data['out']}"]
+    for line in shown:
+        click.echo(line)
+    if not any(about["scored"] for about in data["scorers"]):
         reason = next(iter(data["scorers"][0]["unscored"]))
-        raise AIFeedbackError(f"no image could be scored: {reason}", hint=f"see the column unscored of {out}")
+        raise AIFeedbackError(f"no image could be scored: {reason}", hint=f"see the column unscored of {data['out']}")
 
 
-def _labelled(
-    work: Work, judged: Judged, panel: Panel, shown: dict[str, str], threshold: float | None, narrow: bool
-) -> tuple[dict[str, Any], Any]:
+def _results(
+    work: Work, judged: Judged, panel: Panel, shown: dict[str, str], threshold: float | None, out: Path
+) -> tuple[dict[str, Any], Table, dict[str, Any]]:
+    """What to print, what to write, and the facts that stand in the file's metadata."""
     from aifeedback.labelling import files, summary
     from aifeedback.labelling.labels import label
     from aifeedback.pairing import Rules
 
-    pairing = panel.recipe.judge.pairing
+    facts: dict[str, Any] = {"scorers": panel.identities}
+    if len(work.images) == 1:
+        return summary.of_images(judged, shown), files.images_table(work, judged, shown), facts
+    chosen = panel.recipe.judge.pairing.model_dump(include={"aggregate", "min_margin"})
     taus = {name: float(identity.get("tau", 1.0)) for name, identity in panel.identities.items()}
-    rules = Rules(aggregate=pairing.aggregate, min_margin=pairing.min_margin, taus=taus)
-    labels, undecided = label(judged.entries, rules)
-    data = summary.of_pairs(judged, labels, undecided, shown, taus, work.labels, pairing.aggregate, threshold)
+    labels, undecided = label(judged.entries, Rules(**chosen, taus=taus))
+    data = summary.of_pairs(judged, labels, undecided, shown, taus, work.labels, chosen["aggregate"], threshold)
     table = files.pairs_table(work, judged, labels, shown)
-    return data, table if narrow else files.for_trainers(work, table)
+    table = table if out.suffix.lower() == ".csv" else files.for_trainers(work, table)
+    return data, table, {**facts, "pairing": chosen}
 
 
 def _recipe(options: dict[str, Any]) -> Recipe:
@@ -177,6 +176,11 @@ def _panel(recipe: Recipe, launch: Launch) -> tuple[Panel, dict[str, str]]:
 
     asked = launch.offline, launch.allow_code
     identities = {name: plan.scorer_identity(recipe, name, *asked) for name in recipe.judge.use}
+    for name, identity in identities.items():
+        if identity.get("compares"):  # its numbers belong to a set of images; here each is kept by image and prompt
+            raise UsageError(
+                f"{name}: compares the candidates of a run; expected a scorer that gives each image a number"
+            )
     return Panel(recipe, launch, identities), {name: shown_as(identity) for name, identity in identities.items()}
 
 

@@ -43,31 +43,39 @@ def check_out(out: Path) -> None:
         raise UsageError(f"--out {out}: the folder {out.parent} cannot be written", hint="name another --out")
 
 
+def check_columns(work: Work, shown: Iterable[str]) -> None:
+    """Refuse a source that has a column where results go.
+
+    Raises:
+        UsageError: it has one.
+    """
+    if len(work.images) > 1:
+        new = [*(f"{title}_{side}" for title in shown for side in (0, 1)), "margin", UNSCORED]
+    else:
+        new = [*shown, UNSCORED]
+    taken = [name for name in new if name in work.table.schema.names]
+    if taken:
+        hint = "judge the original (its scores are remembered), or rename the column"
+        raise UsageError(f"{work.table.source}: has a column {taken[0]!r} of its own, where results go", hint=hint)
+
+
 def kept_folder(out: Path) -> Path:
     """Where scores are kept by content: `scores.parquet.parts/` beside `scores.parquet`."""
     return out.with_name(f"{out.name}.parts")
 
 
 def images_table(work: Work, judged: Judged, shown: Mapping[str, str]) -> Table:
-    """The source's columns (the image as its name), one column per scorer, and why scores are missing.
-
-    Raises:
-        UsageError: the source has a column of such a name.
-    """
+    """The source's columns (the image as its name), one column per scorer, and why scores are missing."""
     import pyarrow as pa
 
     new = {title: _scores(judged.entries, name) for name, title in shown.items()}
     new[UNSCORED] = pa.array([_reasons([entry], shown) for entry in judged.entries], pa.string())
-    _check_new(work.table, new)
     return work.table.with_columns({work.images[0]: pa.array(judged.names, pa.string()), **new})
 
 
 def pairs_table(work: Work, judged: Judged, labels: Sequence[Label], shown: Mapping[str, str]) -> Table:
     """The source's columns, its labels renamed to given_*; label_0, label_1, margin, has_label where it had one;
     per scorer two columns of scores; why scores are missing.
-
-    Raises:
-        UsageError: the source has a column of such a name.
     """
     import pyarrow as pa
 
@@ -85,7 +93,6 @@ def pairs_table(work: Work, judged: Judged, labels: Sequence[Label], shown: Mapp
         new |= {f"{title}_{side}": _scores(judged.entries[side::2], name) for side in (0, 1)}
     both = zip(judged.entries[::2], judged.entries[1::2], strict=True)
     new[UNSCORED] = pa.array([_reasons(pair, shown) for pair in both], pa.string())
-    _check_new(table, new)
     return table.with_columns(new)
 
 
@@ -179,10 +186,3 @@ def _reasons(entries: Iterable[Entry], shown: Mapping[str, str]) -> str | None:
         which = f" (image {side})" if len(entries) > 1 else ""
         found += [f"{shown[name]}{which}: {reason}" for name, reason in entry.reasons.items()]
     return "; ".join(found) or None
-
-
-def _check_new(table: Table, new: Iterable[str]) -> None:
-    taken = [name for name in new if name in table.schema.names]
-    if taken:
-        hint = "judge the original; its scores are remembered"
-        raise UsageError(f"{table.source}: has a column {taken[0]!r} of its own, where results go", hint=hint)

@@ -142,6 +142,8 @@ def _beside(folder: Path, files: list[Path]) -> list[str | None]:
 
 def _lines(source: str, column: str | None, count: int, what: str, offline: bool) -> list[str | None]:
     """One prompt per image, in order."""
+    if not source.startswith(("builtin:", "hf:")) and not Path(source).expanduser().is_file():
+        raise UsageError(f"--prompts {source}: no such file", hint="one text for all images: --prompt TEXT")
     found = texts.read_texts(source, column, offline=offline)
     if len(found) != count:
         hint = "one line per image; or a table with the columns image and prompt; or --prompt TEXT for all"

@@ -175,7 +175,7 @@ def _people_lines(data: Data) -> Iterator[str]:
         table.append(_accuracy_row(f"all ({data['together']['aggregate']})", data["together"]["accuracy"], None))
     yield from _aligned(table)
     if any((about["with_ties"] or {}).get("chosen_here") for about in data["scorers"]):
-        yield "* the best threshold on these pairs, so the figure is too kind; --tie-threshold T takes one from elsewhere"
+        yield "* the best threshold on these pairs, which flatters; --tie-threshold T takes one from elsewhere"
     for about in data["scorers"]:
         rows = [(f"margin of {about['name']}", "agree", "disagree", "scorer ties", "people tie", "accuracy")]
         for found in about["by_margin"]:
