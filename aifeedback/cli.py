@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import click
 
 from aifeedback.commands import browse, doctor, stages
 from aifeedback.errors import AIFeedbackError, Interrupted
+from aifeedback.pipeline import HELPER
 
 
 class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
@@ -44,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     _set_up(words)
+    if arguments is None:
+        _end_politely()
     try:
         result = aifb.main(args=words, prog_name="aifb", standalone_mode=False)
         sys.stdout.flush()
@@ -54,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _say(error.format_message(), _help_hint(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt, Interrupted) as error:
+        if HELPER in os.environ:
+            return Interrupted.exit_code
         hint = getattr(error, "hint", None) or f"resume: {shlex.join(['aifb', *words])}"
         return _say("interrupted; what is finished is saved", hint, Interrupted.exit_code)
     except AIFeedbackError as error:
@@ -91,6 +97,13 @@ def _set_up(words: Sequence[str]) -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if "--offline" in words:  # before anything of the Hub is imported
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+
+def _end_politely() -> None:
+    """Take a polite kill and a closed terminal for Ctrl-C, so that helpers are ended too; `nohup` stays in force."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _say(message: str, hint: str | None, code: int) -> int:

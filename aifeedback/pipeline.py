@@ -6,7 +6,6 @@ more in this process, which finds the work done (or finishes what a lost worker 
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import logging
 import os
@@ -15,16 +14,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aifeedback import recipe_io
-from aifeedback.errors import AIFeedbackError, MissingDependency, StoreError, UsageError, WeightsError
+from aifeedback import history
+from aifeedback.errors import AIFeedbackError
 from aifeedback.launch import Launch, StageReport
 from aifeedback.recipe import Recipe
-from aifeedback.seeds import digest
-from aifeedback.store.run_dir import atomic_write
 
 if TYPE_CHECKING:
     from aifeedback.store.run_dir import RunDir
@@ -32,8 +29,7 @@ if TYPE_CHECKING:
 Stage = Callable[[Recipe, "RunDir", Launch], StageReport]
 STAGES = ("generate", "judge", "encode", "train", "eval")
 SHARDED = ("generate", "judge", "encode", "eval")
-RECIPE = "recipe.yaml"
-_REFUSALS = (UsageError, WeightsError, MissingDependency)  # of what was asked; not a full disk, not Ctrl-C
+HELPER = "AIFB_HELPER"  # in the environment of helpers: it is for their caller to say that all was interrupted
 _PATIENCE = 30.0  # seconds for helpers to save their state after Ctrl-C
 _log = logging.getLogger("aifeedback")
 
@@ -67,13 +63,14 @@ def run(
     if len(stages) > 1:
         importlib.import_module("aifeedback.stages._upstream").look_ahead(recipe, launch.offline, launch.allow_code)
     reports: list[StageReport] = []
-    with kept_recipe(recipe, run.path, reports):
+    with history.kept_recipe(recipe, run.path, reports):
         for name in stages:
             if helpers > 1 and name in SHARDED:
                 _help(name, run.path, launch, helpers)
             elif name == "train" and launch.processes > 1 and "LOCAL_RANK" not in os.environ:
                 _train_together(run.path, launch)
             reports.append(stage(name)(recipe, run, launch))
+            history.note(recipe, run.path, STAGES, reports[-1])
             told(reports[-1])
     return reports
 
@@ -83,40 +80,6 @@ def stage(name: str) -> Stage:
     module = importlib.import_module(f"aifeedback.stages.{name}")
     found: Stage = getattr(module, "evaluate" if name == "eval" else name)
     return found
-
-
-@contextlib.contextmanager
-def kept_recipe(recipe: Recipe, run_dir: Path, done: Sequence[StageReport]) -> Iterator[None]:
-    """Make `recipe.yaml` of a run directory say this recipe; every recipe ever played stays under `recipes/`.
-
-    A recipe that a stage refuses does not stay: the earlier one comes back; where there was none, it goes unless a
-    stage is `done`.
-    """
-    path = run_dir / RECIPE
-    before = path.read_bytes() if path.is_file() else None
-    keep_recipe(recipe, run_dir)
-    try:
-        yield
-    except _REFUSALS:
-        if before is not None and before != path.read_bytes():
-            atomic_write(path, before)
-            _log.warning("%s: as it was before this command", path)
-        elif before is None and not done:
-            path.unlink(missing_ok=True)
-        raise
-
-
-def keep_recipe(recipe: Recipe, run_dir: Path) -> None:
-    """Write a recipe into a run directory."""
-    data = recipe_io.dump(recipe_io.anchored(recipe)).encode()
-    for path in (run_dir / "recipes" / f"{digest(data.decode())}.yaml", run_dir / RECIPE):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            same = path.is_file() and path.read_bytes() == data
-        except OSError as error:
-            raise StoreError(f"{path}: {error.strerror}", hint="choose another --run-dir") from error
-        if not same:
-            atomic_write(path, data)
 
 
 def flags(launch: Launch) -> list[str]:
@@ -172,9 +135,11 @@ def _threads(count: int) -> dict[str, str]:
 
 
 def _spawn(command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a helper in a session of its own: Ctrl-C in the terminal reaches it once, through us."""
     here = str(Path(__file__).parents[1])
     path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH"), here) if part)
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path, **environment})
+    environment = {**os.environ, HELPER: "1", "PYTHONPATH": path, **environment}
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment, start_new_session=True)
 
 
 def _wait(started: list[subprocess.Popen[bytes]], together: bool) -> list[int]:
@@ -191,6 +156,7 @@ def _wait(started: list[subprocess.Popen[bytes]], together: bool) -> list[int]:
 
 
 def _end(started: list[subprocess.Popen[bytes]], how: signal.Signals) -> None:
+    """Ask helpers to stop, and kill those that do not within `_PATIENCE` or until a second Ctrl-C."""
     for process in started:
         if process.poll() is None:
             process.send_signal(how)
@@ -198,6 +164,7 @@ def _end(started: list[subprocess.Popen[bytes]], how: signal.Signals) -> None:
     for process in started:
         try:
             process.wait(max(0.0, limit - time.monotonic()))
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            limit = 0.0
             process.kill()
             process.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -86,7 +87,7 @@ def test_a_changed_recipe_is_played_and_the_earlier_one_kept(played: Played) -> 
     assert main(["generate", "shapes/dspo"]) == 0
     assert main(["generate", "shapes/dspo", "seed=1"]) == 0
     assert recipe_io.load(DEFAULT / "recipe.yaml").seed == 1
-    assert len(list((DEFAULT / "recipes").iterdir())) == 2
+    assert len(list((DEFAULT / "recipes").glob("*.yaml"))) == 2
 
 
 def test_launch_options_arrive(played: Played) -> None:
@@ -169,6 +170,35 @@ def test_failures(
     assert captured.out == ""
 
 
+PROGRAM = """
+import sys, time
+from aifeedback import cli, pipeline
+pipeline.stage = lambda name: lambda *_: (print("up", flush=True), time.sleep(60))
+sys.argv = ["aifb", "generate"]
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("helper", [False, True])
+def test_ended_politely(number: signal.Signals, helper: bool) -> None:
+    """A helper leaves it to its caller to tell."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        **({"AIFB_HELPER": "1"} if helper else {}),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: [signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
+    )  # fmt: skip
+    assert process.stdout and process.stdout.readline() == "up\n"
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert ("hint: resume: aifb generate" in said) is not helper
+
+
 def test_traceback_with_v(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     failing(monkeypatch, ZeroDivisionError("oops"))
     assert main(["generate", "-v"]) == 1
@@ -198,9 +228,18 @@ def test_ls_names_everything(capsys: pytest.CaptureFixture[str], played: Played)
     found = json.loads(capsys.readouterr().out)
     assert "shapes/dspo" in found["recipes"]
     assert {"pickscore", "clip"} <= found["scorers"].keys()
-    assert found["runs"][str(DEFAULT)] == "dspo, judged by pickscore; done: nothing yet"
+    assert found["runs"][str(DEFAULT)] == "dspo, judged by pickscore; done: generate"
     assert main(["ls"]) == 0
     assert "  shapes/dspo" in capsys.readouterr().out
+
+
+def test_ls_tells_what_is_done_of_the_recipe_there(capsys: pytest.CaptureFixture[str], played: Played) -> None:
+    assert main(["run"]) == 0
+    assert main(["generate", "seed=1"]) == 0
+    capsys.readouterr()
+    assert main(["ls", "--json"]) == 0
+    line = json.loads(capsys.readouterr().out)["runs"][str(DEFAULT)]
+    assert line == "dspo, judged by pickscore; done: generate; 1 other recipe played"
 
 
 def test_show_is_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:

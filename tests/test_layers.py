@@ -16,13 +16,14 @@ ORDER = [
     {"data", "pairing", "winrate", "scorers", "objectives", "models", "report"},
     {"sampling", "scoring", "training", "labelling"},
     {"stages"},
+    {"history"},
     {"pipeline"},
     {"commands", "cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 PROGRAMS = {"zoo/pretrain.py", "zoo/measure.py"}  # run by hand; nothing imports them
 SIBLINGS = {"stages", "scorers", "objectives", "models"}
-KNOW_THE_RECIPE = {"recipe", "recipe_check", "recipe_io", "stages", "pipeline", "commands", "cli"}
+KNOW_THE_RECIPE = {"recipe", "recipe_check", "recipe_io", "stages", "history", "pipeline", "commands", "cli"}
 FILES = sorted(
     path.relative_to(ROOT) for path in ROOT.rglob("*.py") if path.name != "__init__.py" or path.parent != ROOT
 )

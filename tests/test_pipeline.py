@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aifeedback import pipeline, recipe_io
+from aifeedback import history, pipeline, recipe_io
 from aifeedback.errors import AIFeedbackError, StoreError, UsageError, WeightsError
 from aifeedback.launch import Launch, StageReport
 from aifeedback.recipe import Recipe
@@ -57,7 +58,29 @@ def test_every_recipe_played_is_kept(recipe: Recipe, played: list[tuple[str, Lau
 def test_a_run_directory_that_is_read_only_is_an_error(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "recipes").write_text("in the way")
     with pytest.raises(StoreError, match="recipes"):
-        pipeline.keep_recipe(recipe, tmp_path)
+        history.keep_recipe(recipe, tmp_path)
+
+
+def test_what_was_played_of_the_recipe_that_stands_there(recipe: Recipe, tmp_path: Path) -> None:
+    def note(of: Recipe, stage: str, folder: str, whole: bool = True) -> None:
+        history.keep_recipe(of, tmp_path)
+        history.note(of, tmp_path, pipeline.STAGES, StageReport(stage, path=f"x/{folder}", complete=whole))
+
+    note(recipe, "generate", "a", whole=False)
+    for stage in ("judge", "train"):
+        note(recipe, stage, "b")
+    assert history.played(tmp_path) == {"generate": False, "judge": True, "train": True}
+    note(recipe, "judge", "b")
+    assert "train" in history.played(tmp_path), "made again the same"
+    note(recipe, "generate", "a")
+    assert history.played(tmp_path) == {"generate": True}, "the rest was made of a part"
+    note(recipe_io.load("shapes/dspo", ["seed=1"]), "judge", "c")
+    assert history.played(tmp_path) == {"judge": True}
+    history.keep_recipe(recipe, tmp_path)
+    assert history.played(tmp_path) == {"generate": True}
+    for path in (tmp_path / "recipes").glob("*.json"):
+        path.write_text("{")
+    assert history.played(tmp_path) == {}
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, refusing: str, error: Exception) -> None:
@@ -194,8 +217,24 @@ def test_one_failed_process_ends_the_others(
     assert played == []
 
 
+def interrupt(folder: Path, times: int) -> None:
+    """Ctrl-C, once two helpers are up."""
+    while len(list(folder.glob("up*"))) < 2:
+        time.sleep(0.02)
+    for _ in range(times):
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.5)
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_reaches_the_workers(
-    recipe: Recipe, played: list[tuple[str, Launch]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, played: list[tuple[str, Launch]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ctrl_c: None
 ) -> None:
     body = """
 import time
@@ -206,17 +245,34 @@ except KeyboardInterrupt:
     (run_dir / ("saved" + words[-1][0])).write_text("")
 """
     script(monkeypatch, body)
-
-    def interrupt() -> None:
-        while len(list(tmp_path.glob("up*"))) < 2:
-            time.sleep(0.02)
-        signal.raise_signal(signal.SIGINT)
-
-    threading.Thread(target=interrupt).start()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            pipeline.run(recipe, tmp_path, Launch(), ["judge"], helpers=2)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    threading.Thread(target=interrupt, args=(tmp_path, 1)).start()
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(recipe, tmp_path, Launch(), ["judge"], helpers=2)
     assert len(list(tmp_path.glob("saved*"))) == 2
+
+
+def test_a_second_ctrl_c_kills_what_does_not_listen(
+    recipe: Recipe, played: list[tuple[str, Launch]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ctrl_c: None
+) -> None:
+    body = """
+import signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+(run_dir / ("up" + words[-1][0])).write_text(str(os.getpid()))
+time.sleep(60)
+"""
+    script(monkeypatch, body)
+    threading.Thread(target=interrupt, args=(tmp_path, 2)).start()
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(recipe, tmp_path, Launch(), ["judge"], helpers=2)
+    for path in tmp_path.glob("up*"):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.read_text()), 0)
+
+
+def test_helpers_are_not_reached_by_the_terminal(
+    recipe: Recipe, played: list[tuple[str, Launch]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be asked twice, and training takes the second time for "at once, without saving"."""
+    script(monkeypatch, "(run_dir / 'group').write_text(str(os.getpgrp()) + os.environ['AIFB_HELPER'])")
+    pipeline.run(recipe, tmp_path, Launch(), ["judge"], helpers=2)
+    assert (tmp_path / "group").read_text() != f"{os.getpgrp()}1"

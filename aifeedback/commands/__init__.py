@@ -13,8 +13,8 @@ import click
 
 from aifeedback import recipe_io
 from aifeedback.errors import UsageError
+from aifeedback.history import RECIPE
 from aifeedback.launch import Launch
-from aifeedback.pipeline import RECIPE
 from aifeedback.recipe import Recipe
 
 F = TypeVar("F", bound=Callable[..., Any])

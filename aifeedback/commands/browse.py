@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +10,11 @@ from typing import Any
 
 import click
 
-from aifeedback import plugins, recipe_check, recipe_io, recipe_yaml
+from aifeedback import history, plugins, recipe_check, recipe_io, recipe_yaml
 from aifeedback.commands import choose, launch_of, launch_options, recipe_arguments
 from aifeedback.errors import AIFeedbackError
-from aifeedback.pipeline import RECIPE, STAGES
-
-_FOLDERS = {"generate": "candidates", "judge": "pairs", "encode": "latents", "train": "train", "eval": "eval"}
+from aifeedback.history import RECIPE, RECIPES
+from aifeedback.pipeline import STAGES
 
 
 @click.command("ls")
@@ -91,10 +91,23 @@ def _plugins(kind: plugins.Kind) -> Iterator[tuple[str, str]]:
 
 def _runs(folder: Path) -> Iterator[tuple[str, str]]:
     for path in sorted(folder.glob(f"*/{RECIPE}")):
-        done = [stage for stage in STAGES if any((path.parent / _FOLDERS[stage]).glob("*/complete.json"))]
-        try:
-            about = recipe_io.load(path)
-            line = f"{about.train.objective}, judged by {', '.join(about.judge.use)}"
-        except AIFeedbackError:
-            line = "its recipe.yaml is not valid any more"
-        yield str(path.parent), f"{line}; done: {', '.join(done) or 'nothing yet'}"
+        yield str(path.parent), "; ".join(_about(path))
+
+
+def _about(path: Path) -> Iterator[str]:
+    """What a run is, what was done of the recipe it holds now, and how many other recipes were played there."""
+    try:
+        recipe = recipe_io.load(path)
+    except AIFeedbackError:
+        yield "its recipe.yaml is not valid any more"
+        return
+    judges = "given labels" if recipe.judge.pairing.labels == "given" else ", ".join(recipe.judge.use)
+    yield f"{recipe.train.objective}, judged by {judges}"
+    played = history.played(path.parent)
+    stages = [stage for stage in STAGES if stage in played]
+    whole = list(itertools.takewhile(lambda stage: played[stage], stages))
+    yield f"done: {', '.join(whole) or 'nothing yet'}"
+    if part := stages[len(whole) :]:
+        yield f"in part: {', '.join(part)}"
+    if others := len(list((path.parent / RECIPES).glob("*.yaml"))) - 1:
+        yield f"{others} other recipe{'s' * (others > 1)} played"
