@@ -1,6 +1,7 @@
 """The denoiser and text encoder of the embedded default, trained on encoded scenes (v-prediction).
 
-The text encoder is first taught alone to name what a prompt says (`naming`), then trained on with the UNet.
+The text encoder is first taught alone to name what a prompt says (`naming`), then trained on with the UNet; the UNet
+first learns the layout. Trained on all timesteps from the start, relations stay at chance for thousands of steps.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from aifeedback.zoo.autoencoder import LATENT_CHANNELS, pixels
 from aifeedback.zoo.naming import TEXT_PLAN, Namer, labels, naming_loss, teach
 from aifeedback.zoo.trainer import Plan, train
 
-PLAN = Plan(steps=4500, batch=64, peak_lr=1.5e-3)
+PLAN = Plan(steps=4000, batch=64, peak_lr=1.5e-3)
+LAYOUT = Plan(steps=400, batch=64, peak_lr=1.5e-3, ema=0.99)
+"""Before it, at the noisy end alone, where nothing but the layout can be learnt."""
+
 CONTEXT = 16
 """Tokens per prompt; a shorter context makes every step cheaper."""
 
@@ -27,6 +31,7 @@ BANK = 40_000
 
 _PROMPT_DROPOUT = 0.1
 _NOISY_END = 0.7  # timesteps are 1000 * u^0.7, u uniform: more at the noisy end, where the layout is decided
+_LAYOUT_FROM = 900  # lowest timestep of the layout phase
 _P_SINGLE = 0.3  # of the bank's scenes: one object
 _NAMING = 0.1  # weight of the text encoder's naming beside the denoiser's error
 _WIDTH = 128
@@ -138,13 +143,13 @@ def pretrain(
     steps = min(plan.steps, TEXT_PLAN.steps)
     teach(model.text_encoder, features, model.namer, folder / "text", replace(TEXT_PLAN, steps=steps))
 
-    def loss_of(rng: random.Random, count: int) -> tuple[Tensor, dict[str, float]]:
+    def loss_of(rng: random.Random, count: int, lowest: int = 0) -> tuple[Tensor, dict[str, float]]:
         rows = torch.tensor([rng.randrange(len(latents)) for _ in range(count)])
         x0, tokens = latents[rows].to(device), ids[rows].clone()
         dropped = torch.rand(count) < _PROMPT_DROPOUT
         tokens[dropped] = empty
         u = (torch.arange(count) + torch.rand(count)) / count
-        t = (1000 * u**_NOISY_END).long().to(device)
+        t = (lowest + (1000 - lowest) * u**_NOISY_END).long().to(device)
         noise = torch.randn(x0.shape).to(device)
         text = model.text_encoder(tokens.to(device))
         predicted = model.unet(noising.add_noise(x0, noise, t), t, text.last_hidden_state).sample
@@ -153,7 +158,9 @@ def pretrain(
         numbers = {"error": errors.mean().item(), "noisy_half": errors[count // 2 :].mean().item(), **right}
         return errors.mean() + _NAMING * naming, numbers
 
-    return train(model, loss_of, plan, folder), scaling  # type: ignore[return-value]
+    layout = replace(LAYOUT, steps=min(plan.steps, LAYOUT.steps))
+    train(model, lambda rng, count: loss_of(rng, count, _LAYOUT_FROM), layout, folder / "layout")
+    return train(model.train(), loss_of, plan, folder), scaling  # type: ignore[return-value]
 
 
 def assemble(vae: Any, denoiser: Denoiser, tokenizer: Any, scaling: float) -> Any:
