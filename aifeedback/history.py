@@ -30,10 +30,10 @@ def kept_recipe(recipe: Recipe, run_dir: Path, done: Sequence[StageReport]) -> I
     """Make `recipe.yaml` of a run directory say this recipe; every recipe ever played stays under `recipes/`.
 
     A recipe that a stage refuses does not stay: the earlier one comes back; where there was none, it goes unless a
-    stage is `done`.
+    stage is `done`. It stays under `recipes/` where a stage is.
     """
-    path = run_dir / RECIPE
-    before = path.read_bytes() if path.is_file() else None
+    path, own = run_dir / RECIPE, run_dir / RECIPES / f"{digest(_text(recipe))}.yaml"
+    before, known = path.read_bytes() if path.is_file() else None, own.is_file()
     keep_recipe(recipe, run_dir)
     try:
         yield
@@ -43,6 +43,8 @@ def kept_recipe(recipe: Recipe, run_dir: Path, done: Sequence[StageReport]) -> I
             _log.warning("%s: as it was before this command", path)
         elif before is None and not done:
             path.unlink(missing_ok=True)
+        if not known and not done:
+            own.unlink(missing_ok=True)
         raise
 
 

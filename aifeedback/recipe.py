@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 SchedulerName = Literal["model", "ddim", "dpm++", "euler", "pndm", "unipc"]
@@ -138,11 +138,12 @@ class Train(Section):
     max_bad_steps: int = Field(10, ge=1)
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = []
 
-    @model_validator(mode="after")
-    def _window(self) -> Train:
-        if not 0 <= self.timesteps[0] < self.timesteps[1] <= 1:
-            raise ValueError(f"timesteps must be two rising fractions in [0, 1], got {list(self.timesteps)}")
-        return self
+    @field_validator("timesteps")
+    @classmethod
+    def _window(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= value[0] < value[1] <= 1:
+            raise ValueError(f"must be two rising fractions in [0, 1], got {list(value)}")
+        return value
 
 
 class Eval(Section):

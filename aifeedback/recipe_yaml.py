@@ -61,10 +61,12 @@ class Document:
     places: dict[Path, str] = field(default_factory=dict)
 
     def place(self, path: Path) -> str:
-        """Where a key stands, or the nearest section above it."""
+        """Where a key stands, or the nearest section above it; of a section that an override made, the override."""
         for length in range(len(path), 0, -1):
-            if path[:length] in self.places:
-                return self.places[path[:length]]
+            above = path[:length]
+            within = (place for key, place in self.places.items() if key[:length] == above)
+            if found := self.places.get(above) or next(within, None):
+                return found
         return f"{self.label}:1"
 
     def order(self, path: Path) -> int:
@@ -113,6 +115,8 @@ def override(document: Document, text: str) -> None:
     except yaml.YAMLError as error:
         raise RecipeError(f"override {text!r}: the value is not YAML: {_reason(error)}") from error
     path: Path = tuple(part.strip() for part in next(csv.reader([key], delimiter=".")))
+    if not all(path):
+        raise RecipeError(f"override {text!r}: an empty name between two dots, expected key.path=value")
     _put(document.data, path, value, text)
     for place in [place for place in document.places if place[: len(path)] == path]:
         del document.places[place]

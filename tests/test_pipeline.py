@@ -103,10 +103,11 @@ def test_a_refused_recipe_does_not_stay(
     refused(monkeypatch, "train", UsageError("too large a batch"))
     pipeline.run(recipe, tmp_path, Launch(), ["judge"])
     other = recipe_io.load("shapes/dspo", ["train.global_batch=4000"])
-    for stages in (["train"], ["judge", "train"]):
+    for stages, kept in ((["train"], 1), (["judge", "train"], 2)):
         with pytest.raises(UsageError, match="too large"):
             pipeline.run(other, tmp_path, Launch(), stages)
         assert recipe_io.load(tmp_path / "recipe.yaml") == recipe
+        assert len(list((tmp_path / "recipes").glob("*.yaml"))) == kept
     assert "recipe.yaml: as it was before this command" in caplog.text
     pipeline.run(other, tmp_path, Launch(), ["judge"])
     assert recipe_io.load(tmp_path / "recipe.yaml") == other

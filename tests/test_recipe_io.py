@@ -88,7 +88,7 @@ def test_all_errors_at_once_with_file_and_line() -> None:
         (["generate.width=65"], "generate.width: must be a multiple of 8, got 65"),
         (["train.steps=many"], "train.steps: must be a valid integer, got 'many'"),
         (["train=3"], "train: must be a section of keys and values, got 3"),
-        (["train.timesteps=[0.5, 0.1]"], "train: timesteps must be two rising fractions"),
+        (["train.timesteps=[0.5, 0.1]"], "train.timesteps: must be two rising fractions"),
         (["train.learning_rate=.inf"], "train.learning_rate: must be a finite number, got inf"),
         (["name=../x"], "name: must match pattern"),
         (["eval=null"], "eval: must be a section"),

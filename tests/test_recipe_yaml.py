@@ -53,6 +53,9 @@ def test_places() -> None:
     assert document.place(()) == "r.yaml:1"
     recipe_yaml.override(document, "b.c=[z]")
     assert document.place(("b", "c", 0)) == "override b.c=[z]"
+    recipe_yaml.override(document, "new.section.key=1")
+    for path in (("new",), ("new", "missing"), ("new", "section", "key")):
+        assert document.place(path) == "override new.section.key=1", "nothing of it stands in the file"
 
 
 def test_overrides_reach_every_key() -> None:
@@ -62,7 +65,7 @@ def test_overrides_reach_every_key() -> None:
     assert document.data == {"a": {"b": [1, 5]}, "n": {"deep": {"er": 1e-8}}, "q": {"x.y:Z": {"w": "v"}}, "t": "a=b"}
 
 
-@pytest.mark.parametrize("text", ["novalue", "=1", "a=[", "a.b.9=1", "a.b.x=1", "s.t=1"])
+@pytest.mark.parametrize("text", ["novalue", "=1", "a=[", "a.b.9=1", "a.b.x=1", "s.t=1", "a..b=1", ".a=1"])
 def test_bad_overrides(text: str) -> None:
     document = recipe_yaml.parse("a: {b: [1, 2]}\ns: 5", "f")
     with pytest.raises(RecipeError, match="override"):

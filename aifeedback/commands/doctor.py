@@ -28,8 +28,9 @@ def doctor(as_json: bool, offline: bool) -> None:
     rows = [*_system(), *_versions(), *_devices(), *_places(), ("hub", _hub(offline))]
     if as_json:
         return click.echo(json.dumps(dict(rows), indent=1))
+    width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        click.echo(f"{name:<16} {value}")
+        click.echo(f"{name:<{width}}  {value}")
 
 
 def tested() -> dict[str, str]:
@@ -96,7 +97,7 @@ def _devices() -> Iterator[tuple[str, str]]:
     except ImportError as error:
         yield "devices", f"torch cannot be imported: {error}"
         return
-    found = [f"cpu ({torch.get_num_threads()} threads)"]
+    found = [f"cpu (threads: {torch.get_num_threads()})"]
     for index in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(index)
         found.append(f"cuda:{index} ({about.name}, {about.total_memory / 2**30:.0f} GiB)")

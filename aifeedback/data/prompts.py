@@ -120,7 +120,7 @@ def read_texts(
         return _hub(source.removeprefix("hf:"), column, split, revision, offline)
     path = Path(source).expanduser()
     if not path.is_file():
-        hint = "check prompts.source in the recipe; hf:owner/name for a Hub dataset"
+        hint = "a path from the current folder, builtin:shapes/<split>, or hf:owner/name for a Hub dataset"
         raise UsageError(f"{source}: no such prompt file", hint=hint)
     readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
     if path.suffix.lower() in readers:

@@ -29,9 +29,12 @@ FORMAT = 1  # raise it when the same facts would give other files
 # --- what is read before the facts are known
 
 
-def load_prompts(section: Prompts, offline: bool = False) -> PromptList:
-    """The prompt list of a recipe section."""
-    return prompts.load(**section.model_dump(), offline=offline)
+def load_prompts(section: Prompts, offline: bool = False, key: str = "prompts") -> PromptList:
+    """The prompt list of a recipe section; `key` names it in errors."""
+    try:
+        return prompts.load(**section.model_dump(), offline=offline)
+    except UsageError as error:
+        raise UsageError(f"{key}.source: {error.message}", hint=error.hint) from error
 
 
 def candidate_source(recipe: Recipe, offline: bool = False) -> PromptList | Preferences:
@@ -45,7 +48,7 @@ def candidate_source(recipe: Recipe, offline: bool = False) -> PromptList | Pref
 
 def eval_prompts(recipe: Recipe, offline: bool = False) -> PromptList:
     """The held-out prompts."""
-    return load_prompts(recipe.eval.prompts, offline)
+    return load_prompts(recipe.eval.prompts, offline, "eval.prompts")
 
 
 def overlap(recipe: Recipe, prompt_ids: Iterable[str], offline: bool = False) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import signal
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -241,4 +240,4 @@ class _StopFlag:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        print("stopping after this step ...", file=sys.stderr)
+        log.info("stopping after this step ...")
