@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import click
 
-from aifeedback.commands import browse, doctor, stages
+from aifeedback.commands import browse, doctor, stages, verify
 from aifeedback.errors import AIFeedbackError, Interrupted
 from aifeedback.pipeline import HELPER
 
@@ -38,7 +38,7 @@ def aifb() -> None:
     """Align text-to-image diffusion models with AI feedback: generate, judge, train, eval."""
 
 
-for _command in (*stages.COMMANDS, *browse.COMMANDS, doctor.doctor):
+for _command in (*stages.COMMANDS, *browse.COMMANDS, verify.verify, doctor.doctor):
     aifb.add_command(_command)
 
 

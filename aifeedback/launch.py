@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -11,7 +12,9 @@ class Launch:
 
     `micro_batch` counts images when sampling or scoring and preference sets when training (None: chosen by
     the stage). `worker` of `workers` takes the shards whose number is `worker` modulo `workers`, then helps
-    with what is left. `limit` takes the first N prompts of the same plan.
+    with what is left. `limit` takes the first N prompts of the same plan. `compile` runs scorers that offer it
+    through torch.compile. `residency` of scorers: all `together` in memory, each image decoded once for all, or
+    `one_by_one` over the whole set: the memory of one at a time, a decode for each, nothing shared.
     """
 
     device: str = "auto"
@@ -22,6 +25,8 @@ class Launch:
     limit: int | None = None
     offline: bool = False
     allow_code: bool = False
+    compile: bool = False
+    residency: Literal["together", "one_by_one"] = "together"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ ORDER = [
     {"recipe", "recipe_yaml", "recipe_check", "recipe_io", "plugins", "store", "progress", "libraries"},
     {"zoo"},
     {"data", "pairing", "winrate", "scorers", "objectives", "models", "report"},
-    {"sampling", "scoring", "training", "labelling"},
+    {"sampling", "scoring", "training", "labelling", "oracle"},
     {"stages"},
     {"history"},
     {"pipeline"},

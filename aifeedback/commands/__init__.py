@@ -107,6 +107,15 @@ def worker_options(command: F) -> F:
     return click.option("--workers", type=click.IntRange(min=1), default=1, help="Start N worker processes.")(command)
 
 
+def judge_options(command: F) -> F:
+    """Flags of verbs that score."""
+    residency = click.Choice(["together", "one_by_one"])
+    command = click.option("--compile", is_flag=True, help="Run scorers that offer it through torch.compile.")(command)
+    return click.option(
+        "--residency", type=residency, default="together", help="Scorers in memory: all, or one after the other."
+    )(command)
+
+
 def process_option(command: F) -> F:
     """The flag of collective training."""
     return click.option("--processes", type=click.IntRange(min=1), default=1, help="Train on N processes.")(command)
@@ -126,6 +135,8 @@ def launch_of(options: dict[str, Any]) -> Launch:
         limit=options["limit"],
         offline=options["offline"],
         allow_code=options["allow_code"],
+        compile=options.get("compile", False),
+        residency=options.get("residency", "together"),
     )
 
 

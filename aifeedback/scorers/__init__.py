@@ -33,7 +33,8 @@ class Scorer(Protocol):
 
     `prepare` runs in worker threads, once per image; `embed` once per prompt. Scorers with the same `backbone`
     share both, and are then handed the same list object by `score`, so that the backbone runs once per batch.
-    An optional method `truncated(prompts) -> list[int]` says how many tokens of each prompt are not read.
+    Two methods are optional: `truncated(prompts) -> list[int]` says how many tokens of each prompt are not read;
+    `compile()` is called before the first image where the launch asks for torch.compile.
     A scorer that compares has a method `compare(sets, text)`, which takes the place of `score`: it is handed all
     prepared candidates of a prompt together, one list per prompt, and gives values that mean something among them
     alone. Its identity holds `"compares": True`; it can rank candidates for pairs, but not evaluate.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aifeedback.scorers import _pixels
+from aifeedback.scorers._compiled import OneSize
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,6 +43,8 @@ class Backbone:
         self.size: int = model.config.vision_config.image_size
         self.context: int = model.config.text_config.max_position_embeddings
         self._last: tuple[list[Any], Tensor] | None = None
+        self._tower: Callable[[Tensor], Tensor] = self._embedded
+        self._compiled = False
 
     def prepare(self, image: Image.Image) -> Tensor:
         """The central square or the letterbox, normalised: (3, S, S) float32."""
@@ -81,8 +85,16 @@ class Backbone:
         if self._last is None or self._last[0] is not prepared:
             pixels = torch.stack(prepared).to(self.device, self.model.dtype)
             with torch.no_grad():
-                self._last = (prepared, _unit(self.model.get_image_features(pixel_values=pixels)))
+                self._last = (prepared, self._tower(pixels))
         return self._last[1]
+
+    def compile(self) -> None:
+        """From now on run the image tower compiled, at one batch size."""
+        if not self._compiled:
+            self._tower, self._compiled = OneSize(self._embedded), True
+
+    def _embedded(self, pixels: Tensor) -> Tensor:
+        return _unit(self.model.get_image_features(pixel_values=pixels))
 
     def _read(self, prompts: list[str]) -> list[str]:
         return [cleaned(prompt) for prompt in prompts] if self.reading.cleaned else prompts

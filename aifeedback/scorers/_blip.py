@@ -46,7 +46,7 @@ class Network:
     *Shapes*: N images, S side of the model's image, P patches and the class token, L tokens, W width of the text tower.
     """
 
-    def __init__(self, towers: tuple[Any, Any], head: tuple[Tensor, float], tokenizer: Any, device: str) -> None:
+    def __init__(self, towers: tuple[Any, Any], head: tuple[Tensor, Tensor], tokenizer: Any, device: str) -> None:
         vision, text = towers
         self.vision, self.text = vision.to(device), text.to(device)
         self.weight, self.bias = head
@@ -123,8 +123,8 @@ def towers(
     return vision, text
 
 
-def folded_head(state: Mapping[str, Tensor]) -> tuple[Tensor, float]:
-    """The head as one affine map, multiplied out in float64: weight (W), bias. Exact, for it has no activation."""
+def folded_head(state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The head as one affine map, multiplied out in float64: weight (W), bias (). Exact, for it has no activation."""
     import torch
 
     weight, bias = None, torch.zeros(())
@@ -132,7 +132,7 @@ def folded_head(state: Mapping[str, Tensor]) -> tuple[Tensor, float]:
         matrix, shift = (state[f"mlp.layers.{layer}.{part}"].double() for part in ("weight", "bias"))
         weight, bias = (matrix, shift) if weight is None else (matrix @ weight, matrix @ bias + shift)
     assert weight is not None
-    return weight[0], bias.item()
+    return weight[0], bias[0]
 
 
 def _official(key: str) -> str:

@@ -75,6 +75,9 @@ class ClipScorer:
     def score(self, prepared: list[Tensor], text: list[Tensor]) -> list[float | Unscored]:
         return [self.factor * cosine for cosine in self.network.cosines(prepared, text)]
 
+    def compile(self) -> None:
+        self.network.compile()
+
 
 def load(
     published: Published, device: str, weights: str | None, revision: str | None, dtype: str, offline: bool

@@ -72,6 +72,9 @@ class Aesthetic:
         embedded = self.network.images(prepared).cpu().double()
         return list(((embedded * self.weight).sum(-1) + self.bias).tolist())
 
+    def compile(self) -> None:
+        self.network.compile()
+
 
 def load(
     *,

@@ -16,7 +16,6 @@ difference); a checkpoint that does not match key by key is refused, where upstr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from aifeedback.data.weights import local_file, local_folder, weights_identity
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 PUBLISHED, REVISION = "THUDM/ImageReward", "5736be03b2652728fb87788c9797b0570450ab72"
 TOKENIZER, TOKENIZER_REVISION = "bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594"
+VOCABULARY = ("tokenizer.json", "vocab.txt")
 FILES = ("ImageReward.safetensors", "ImageReward.pt")
 MEAN, DEVIATION = 0.16717362830052426, 1.0333394966054072
 TAU = 1 / DEVIATION
@@ -111,22 +111,15 @@ def _tokenizer(weights: str, offline: bool, words: int) -> Any:
     from transformers import BertTokenizer
 
     folder = None if local_file(weights) else local_folder(weights)
-    try:
-        if folder is not None and _has_vocabulary(folder):
-            made = BertTokenizer.from_pretrained(str(folder))
-        else:
-            made = BertTokenizer.from_pretrained(TOKENIZER, revision=TOKENIZER_REVISION, local_files_only=offline)
-    except Exception as error:  # transformers raises OSError, ValueError and Hub errors alike
-        said = str(error).strip().partition("\n")[0][:200]
-        raise WeightsError(f"the tokenizer {TOKENIZER} cannot be loaded ({type(error).__name__}: {said})") from error
+    if folder is not None and any((folder / name).is_file() for name in VOCABULARY):
+        file = _checkpoint.find(weights, VOCABULARY, None, offline)
+    else:  # found by us: transformers 5 makes an empty tokenizer of a repository that it cannot reach
+        file = _checkpoint.find(TOKENIZER, VOCABULARY, TOKENIZER_REVISION, offline)
+    made = BertTokenizer.from_pretrained(str(file.parent))
     made.add_tokens(["[DEC]", "[ENC]"], special_tokens=True)
     if len(made) != words:
         raise WeightsError(f"the tokenizer knows {len(made)} tokens, the weights {words}: they are not a pair")
     return made
-
-
-def _has_vocabulary(folder: Path) -> bool:
-    return (folder / "tokenizer.json").is_file() or (folder / "vocab.txt").is_file()
 
 
 def _explained(error: WeightsError) -> WeightsError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,14 @@ class Panel:
         self.scored += len(images)
         found = scoring.score_candidates(images, panel, size, told.advance)
         return {name: found[scorer.name] for name, scorer in zip(names, panel, strict=True)}
+
+    def release(self, name: str) -> None:
+        """Let go of a scorer; the memory of a network that no other one holds is free for the next."""
+        if self._loaded.pop(name, None) is not None:
+            import torch
+
+            gc.collect()
+            torch.cuda.empty_cache()  # does nothing without CUDA
 
     def truncated(self) -> dict[str, int]:
         """Prompts scored just now that a scorer did not read to their end."""
@@ -73,4 +82,7 @@ def load_scorer(recipe: Recipe, launch: Launch, name: str) -> scorers.Scorer:
     except TypeError as error:
         raise UsageError(f"{name}: {error}", hint="a scorer is made by load(*, device, <settings>)") from error
     scorer: scorers.Scorer = load(device=pick_device(launch.device), **given)
+    compiled = getattr(scorer, "compile", None)
+    if launch.compile and compiled is not None:
+        compiled()
     return scorer

@@ -58,7 +58,7 @@ def look_ahead(recipe: Recipe, offline: bool = False, allow_code: bool = False) 
     """Find everything that the stages of a recipe will read, before the first of them begins hours of work.
 
     Raises:
-        UsageError, WeightsError: prompts, weights or a plug-in that is not there.
+        UsageError, WeightsError, MissingDependency: prompts, weights, a plug-in or a tracker that is not there.
     """
     plan.candidate_source(recipe, offline)
     plan.eval_prompts(recipe, offline)
@@ -68,6 +68,10 @@ def look_ahead(recipe: Recipe, offline: bool = False, allow_code: bool = False) 
     judges = [] if recipe.judge.pairing.labels == "given" else recipe.judge.use
     for name in dict.fromkeys([*judges, *recipe.eval.use]):
         plan.scorer_identity(recipe, name, offline, allow_code)
+    if recipe.train.trackers:
+        from aifeedback.training.setup import check_trackers
+
+        check_trackers(recipe.train.trackers)
 
 
 def _found(run: RunDir, stage: str, facts: dict[str, Any], verb: str) -> StageDir:

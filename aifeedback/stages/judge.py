@@ -94,14 +94,22 @@ def _valid(path: Path) -> None:
 
 
 def _score(candidates: StageDir, stages: dict[str, StageDir], numbers: list[int], panel: Panel) -> None:
-    """Bring all shards of all scorers about; each image is decoded once for all scorers that lack its shard."""
-    with Progress(_missing_images(candidates, stages, numbers), "images", "judge") as told:
+    """Bring all shards of all scorers about; each image is decoded once for all scorers that lack its shard.
+
+    With residency one_by_one a scorer goes over all shards and is let go before the next one is loaded.
+    """
+    alone = panel.launch.residency == "one_by_one"
+    beside = {name: {name: stage} if alone else stages for name, stage in stages.items()}
+    turns = list(beside.values()) if alone else [stages]
+    with Progress(sum(_missing_images(candidates, t, numbers) for t in turns), "images", "judge") as told:
         for name, stage in stages.items():
 
             def work(number: int, path: Path, name: str = name) -> None:
-                _score_shard(candidates, stages, name, number, panel, told)
+                _score_shard(candidates, beside[name], name, number, panel, told)
 
             run_shards(stage, numbers, panel.launch, ".parquet", _valid, work)
+            if alone:
+                panel.release(name)
 
 
 def _score_shard(

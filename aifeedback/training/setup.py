@@ -27,10 +27,7 @@ def make_accelerator(device: str, precision: str, trackers: Sequence[str], folde
     Raises:
         MissingDependency: a tracker is not installed.
     """
-    for name in trackers:
-        if importlib.util.find_spec(name) is None:
-            hint = "pip install 'aifeedback[track]'"
-            raise MissingDependency(f"train.trackers: {name} is not installed", hint=hint)
+    check_trackers(trackers)
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
@@ -40,6 +37,18 @@ def make_accelerator(device: str, precision: str, trackers: Sequence[str], folde
     if trackers:
         accelerator.init_trackers("aifeedback")
     return accelerator
+
+
+def check_trackers(trackers: Sequence[str]) -> None:
+    """Refuse a tracker that is not installed.
+
+    Raises:
+        MissingDependency: with the command that installs it.
+    """
+    for name in trackers:
+        if importlib.util.find_spec(name) is None:
+            hint = "pip install 'aifeedback[track]'"
+            raise MissingDependency(f"train.trackers: {name} is not installed", hint=hint)
 
 
 def make_policy(

@@ -53,7 +53,7 @@ def build(tokenizer: Any) -> Any:
 
 
 def pretrain(folder: Path, out: Path, device: str, plan: Plan = PLAN) -> None:
-    """Train the judge (and the naming heads beside it), state in `folder`, and save it to `out` in transformers' own layout, float32."""
+    """Train the judge with its naming heads, state in `folder`; save it to `out`, transformers' layout, float32."""
     tokenizer = build_tokenizer(folder / "tokenizer")
     torch.manual_seed(plan.seed)
     model = build(tokenizer)

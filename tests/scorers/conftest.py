@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.scorers import make_clip_fixture, make_imagereward_fixture
+from tests.scorers import make_aesthetic_fixture, make_clip_fixture, make_hpsv2_fixture, make_imagereward_fixture
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +43,26 @@ def small_imagereward(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def imagereward_settings(small_imagereward: str) -> dict[str, str]:
     return {"weights": small_imagereward}
+
+
+@pytest.fixture(scope="session")
+def small_hpsv2(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a small HPSv2 checkpoint as it is published, with its tokenizer: 28 px, 16 tokens."""
+    folder: Path = make_hpsv2_fixture.save(tmp_path_factory.mktemp("hpsv2"))
+    return str(folder)
+
+
+@pytest.fixture
+def hpsv2_settings(small_hpsv2: str) -> dict[str, str]:
+    return {"weights": small_hpsv2}
+
+
+@pytest.fixture(scope="session")
+def small_head(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """File of an aesthetic head that fits `small_clip`."""
+    return str(make_aesthetic_fixture.save(tmp_path_factory.mktemp("head") / "head.pth"))
+
+
+@pytest.fixture
+def aesthetic_settings(small_clip: str, small_head: str) -> dict[str, str]:
+    return {"weights": small_clip, "head": small_head}

@@ -22,6 +22,7 @@ PROMPTS = [
     "a red circle on a white background",
     "x",
     "a blue star left of a green cross on a gray background and many words more than it can read " * 2,
+    "a Red &amp; “blue” star",  # which must not be cleaned
 ]
 SIZES = [(40, 40), (71, 40), (30, 57), (17, 12), (64, 64)]
 MODES = ["RGB", "RGB", "L", "RGBA", "RGB"]

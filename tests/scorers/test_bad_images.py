@@ -1,4 +1,4 @@
-"""Every scorer, through the scoring of a batch: a bad image or prompt costs its own row, the others keep their score."""
+"""Every scorer through the scoring of a batch: a bad image or prompt costs its own row, the others keep their score."""
 
 import io
 import math

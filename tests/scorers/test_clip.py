@@ -42,6 +42,19 @@ def test_wrong_activation_misses_the_numbers(tmp_path: Path) -> None:
     assert (found - torch.tensor(EXPECTED["logits_per_image"]) / 20.0).abs().max() > 1e-4
 
 
+def test_cleaned_prompts_or_cosines_of_long_vectors_miss_the_numbers(
+    small_clip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two more classic mistakes: to read as hpsv2 does, and to leave out the norm."""
+    scorer = clip.load(device="cpu", weights=small_clip)
+    expected = torch.tensor(EXPECTED["logits_per_image"]) / 20.0
+    monkeypatch.setattr(scorer.network, "reading", _backbone.Reading(cleaned=True))
+    assert (torch.tensor(matrix(scorer)) - expected)[:, 3].abs().max() > 1e-4
+    monkeypatch.undo()
+    monkeypatch.setattr(_backbone, "_unit", lambda output: getattr(output, "pooler_output", output).float())
+    assert (torch.tensor(matrix(scorer)) - expected).abs().max() > 1e-2
+
+
 def test_pixels_are_those_of_the_plain_path(small_clip: str) -> None:
     network = clip.load(device="cpu", weights=small_clip).network
     for picture in make_clip_fixture.pictures():
@@ -52,7 +65,7 @@ def test_pixels_are_those_of_the_plain_path(small_clip: str) -> None:
 def test_long_prompts_are_cut_and_counted(small_clip: str) -> None:
     scorer = clip.load(device="cpu", weights=small_clip)
     assert scorer.prompt_limit == 24
-    short, single, long = scorer.truncated(make_clip_fixture.PROMPTS)
+    short, single, long, _ = scorer.truncated(make_clip_fixture.PROMPTS)
     assert (short, single) == (0, 0)
     assert long > 0
     assert len(scorer.embed(["word " * 2000])) == 1

@@ -191,8 +191,17 @@ def test_safetensors_come_first_and_a_file_is_enough(small_imagereward: str, tmp
     assert error(matrix(imagereward.load(device="cpu", weights=str(tmp_path)))) < 3e-6
     file = Path(small_imagereward) / "ImageReward.pt"
     assert _checkpoint.find(str(file), imagereward.FILES, None, True) == file
-    with pytest.raises(WeightsError, match="the tokenizer bert-base-uncased cannot be loaded"):
+    with pytest.raises(WeightsError, match="bert-base-uncased: cannot get vocab.txt"):
         imagereward.load(device="cpu", weights=str(file), offline=True)
+
+
+def test_the_vocabulary_may_be_a_tokenizer_json(scorer: imagereward.ImageReward, tmp_path: Path) -> None:
+    folder = fixture.save(tmp_path / "model")
+    scorer.network.tokenizer.save_pretrained(tmp_path / "words")
+    (folder / "vocab.txt").unlink()
+    (tmp_path / "words" / "tokenizer.json").rename(folder / "tokenizer.json")
+    other = imagereward.load(device="cpu", weights=str(folder))
+    assert other.embed(["Red circles [ENC] zebra"]) == [[2, 6, 9, 20, 25, 1, 3]]
 
 
 def test_old_and_wrapped_pickles_are_read(tmp_path: Path) -> None:
@@ -252,7 +261,7 @@ def test_files_that_are_no_tensors_are_refused(tmp_path: Path, capsys: pytest.Ca
     whole = (folder / "ImageReward.pt").read_bytes()
     buffer = io.BytesIO()
     torch.save({"a": _Code()}, buffer)
-    for content in (buffer.getvalue(), pickle.dumps(_Code()), whole[: len(whole) // 2], b"", b"<html>"):
+    for content in (buffer.getvalue(), pickle.dumps(_Code(), protocol=2), whole[: len(whole) // 2], b"", b"<html>"):
         (folder / "ImageReward.pt").write_bytes(content)
         with pytest.raises(WeightsError, match="ImageReward.pt: cannot be read as tensors"):
             imagereward.load(device="cpu", weights=str(folder))

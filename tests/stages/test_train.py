@@ -13,7 +13,7 @@ from PIL import Image
 
 from aifeedback.data.prompts import prompt_of
 from aifeedback.data.weights import weights_identity
-from aifeedback.errors import UsageError
+from aifeedback.errors import MissingDependency, UsageError
 from aifeedback.launch import Launch
 from aifeedback.recipe import Recipe
 from aifeedback.records import Candidate, PreferenceSet
@@ -110,6 +110,15 @@ def test_no_pairs_are_refused(tiny_pipeline: Path, tmp_path: Path, sets: int, fo
         train(chosen, judged(chosen, tmp_path, sets), LAUNCH)
 
 
+def test_no_pairs_says_what_became_of_the_candidates(tiny_pipeline: Path, tmp_path: Path) -> None:
+    chosen = recipe(tmp_path, tiny_pipeline)
+    run = judged(chosen, tmp_path, 0)
+    _upstream.find_pairs(chosen, run).mark_complete({"rejected": {"identical image": 2, "tie": 5}})
+    with pytest.raises(UsageError, match=r"no preference sets \(2 identical image, 5 tie\)"):
+        train(chosen, run, LAUNCH)
+    assert run.stages("train") == [], "refused before a folder is made"
+
+
 def test_best_without_held_out_pairs_is_refused(tiny_pipeline: Path, tmp_path: Path) -> None:
     chosen = recipe(tmp_path, tiny_pipeline, keep="best", validation={"fraction": 0.0})
     with pytest.raises(UsageError, match="train.keep: best needs held-out"):
@@ -129,3 +138,28 @@ def test_metrics_hold_a_row_per_step(tiny_pipeline: Path, tmp_path: Path) -> Non
               "grad_norm", "learning_rate", "pairs_per_second", "skipped"}  # fmt: skip
     assert wanted <= set(rows[1])
     assert (folder / "model" / "pytorch_lora_weights.safetensors").is_file()
+
+
+def test_tensorboard_holds_what_the_metrics_hold(tiny_pipeline: Path, tmp_path: Path) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    chosen = recipe(tmp_path, tiny_pipeline, trackers=["tensorboard"])
+    run = judged(chosen, tmp_path)
+    train(chosen, run, LAUNCH)
+    folder = _upstream.find_train(chosen, run).path
+    (file,) = folder.rglob("events.out.tfevents.*")
+    events = reader.EventAccumulator(str(file))
+    events.Reload()
+    written = [(event.step, event.value) for event in events.Scalars("train/loss")]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert written == [(row["step"], pytest.approx(row["loss"])) for row in rows if row["split"] == "train"]
+    assert len(written) == 2 and len(events.Scalars("validation/loss")) == 2
+
+
+def test_a_tracker_that_is_not_installed_is_told_before_anything_else(
+    tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = recipe(tmp_path, tiny_pipeline, trackers=["trackio"])
+    monkeypatch.setattr("aifeedback.training.setup.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingDependency, match="trackio is not installed") as caught:
+        _upstream.look_ahead(chosen)
+    assert caught.value.hint == "pip install 'aifeedback[track]'"
