@@ -1,0 +1,91 @@
+"""ImageReward by the package image-reward 1.5: its own network and its own `score`, one image and prompt at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import repairs
+from .formula import fill
+from .job import Answer, Job
+
+MED = {
+    "attention_probs_dropout_prob": 0.1, "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "hidden_size": 768,
+    "initializer_range": 0.02, "intermediate_size": 3072, "layer_norm_eps": 1e-12, "max_position_embeddings": 512,
+    "model_type": "bert", "num_attention_heads": 12, "num_hidden_layers": 12, "pad_token_id": 0, "type_vocab_size": 2,
+    "vocab_size": 30524, "encoder_width": 768, "add_cross_attention": True,
+}  # fmt: skip
+"""The published med_config.json."""
+
+SMALL_MED = {**MED, "intermediate_size": 512, "num_hidden_layers": 2}
+SMALL_VIT = {"embed_dim": 128, "depth": 2, "num_heads": 16}
+WORDS = MED["vocab_size"] - 2  # [DEC] and [ENC] are added
+
+
+def answer(job: Job) -> Answer:
+    """Score every image for every prompt."""
+    repairs.torchvision()
+    repairs.image_reward()
+    from ImageReward.ImageReward import ImageReward
+    from ImageReward.models.BLIP import blip_pretrain
+
+    made = job.folder / "weights" if job.weights is None else None
+    if made is not None:
+        write_words(made)
+        blip_pretrain.create_vit = _small_vit
+    words = made or (Path(job.weights) if os.path.isdir(job.weights or "") else None)
+    if words is not None and (words / "vocab.txt").is_file():
+        blip_pretrain.init_tokenizer = lambda: _tokenizer(words)
+    config = job.folder / "med_config.json"
+    config.write_text(json.dumps(SMALL_MED if made else MED))
+    model = ImageReward(med_config=str(config), device="cpu").eval()
+    if made is not None:
+        fill(model, job.seed)
+        torch.save(model.state_dict(), made / "ImageReward.pt")
+    model.load_state_dict(torch.load(_checkpoint(job), map_location="cpu"), strict=False)  # strict as load() has it
+    images, notes = job.readable(lambda image: model.preprocess(image) is None or None)
+    with torch.no_grad():
+        rows = [None if i is None else [model.score(prompt, i) for prompt in job.prompts] for i in images]
+    return Answer(rows, notes, "weights" if made else None)
+
+
+def write_words(folder: Path) -> None:
+    """Write a BERT vocabulary of the published size: letters, some words and pieces, and names that nothing matches."""
+    letters = [chr(code) for code in range(33, 127)] + [chr(code) for code in range(0xC0, 0x180)]
+    words = ["a", "the", "very", "long", "prompt", "cat", "dog", "astronaut", "sitting", "mat", "oil", "painting"]
+    known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters), *words]
+    known = list(dict.fromkeys(known))
+    folder.mkdir(parents=True, exist_ok=True)
+    unused = [f"[unused{number}]" for number in range(WORDS - len(known))]
+    (folder / "vocab.txt").write_text("\n".join([*known, *unused]) + "\n", encoding="utf-8")
+
+
+def _checkpoint(job: Job) -> str:
+    if job.weights == "real":
+        from huggingface_hub import hf_hub_download
+
+        return str(hf_hub_download("THUDM/ImageReward", "ImageReward.pt"))
+    path = Path(job.weights) if job.weights else job.folder / "weights"
+    return str(path / "ImageReward.pt" if path.is_dir() else path)
+
+
+def _small_vit(_name: str, image_size: int, *_: Any) -> tuple[Any, int]:
+    """In place of `create_vit`, which knows two sizes."""
+    from ImageReward.models.BLIP.vit import VisionTransformer
+
+    return VisionTransformer(img_size=image_size, patch_size=16, **SMALL_VIT), SMALL_VIT["embed_dim"]
+
+
+def _tokenizer(folder: Path) -> Any:
+    """`init_tokenizer` with a vocabulary that lies in a folder."""
+    from transformers import BertTokenizer
+
+    made = BertTokenizer(str(folder / "vocab.txt"))
+    made.add_special_tokens({"bos_token": "[DEC]"})
+    made.add_special_tokens({"additional_special_tokens": ["[ENC]"]})
+    made.enc_token_id = made.additional_special_tokens_ids[0]
+    return made

@@ -1,0 +1,73 @@
+"""What is asked and answered: JSON files and images in one folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Job:
+    """`job.json`: which judge, what it scores, with which weights (None: small ones by formula; `real`; a path)."""
+
+    folder: Path
+    judge: str
+    images: list[str]
+    prompts: list[str]
+    weights: str | None = None
+    seed: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def read(folder: Path) -> Job:
+        """Read the job of a folder."""
+        return Job(folder=folder, **json.loads((folder / "job.json").read_text("utf-8")))
+
+    def readable(self, refusal: Callable[[Any], str | None]) -> tuple[list[Any], dict[str, str]]:
+        """The images as the official code can take them (None: not at all), and by file name what was done to them.
+
+        Args:
+            refusal: says why it cannot take an image, by words or by any error; None where it can.
+        """
+        from PIL import Image
+
+        taken: list[Any] = []
+        notes: dict[str, str] = {}
+        for name in self.images:
+            with Image.open(self.folder / name) as opened:
+                image = opened.copy()
+            reason = _tried(refusal, image)
+            if reason is not None and image.mode != "RGB":
+                notes[name] = f"given as RGB: {reason}"
+                image = image.convert("RGB")
+                reason = _tried(refusal, image)
+            if reason is not None:
+                notes[name] = f"refused: {reason}"
+            taken.append(None if reason is not None else image)
+        return taken, notes
+
+
+def _tried(refusal: Callable[[Any], str | None], image: Any) -> str | None:
+    try:
+        return refusal(image)
+    except Exception as error:  # whatever the official code trips over
+        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`answer.json`: scores[image][prompt] (None: the official code refuses the image), and where weights were made."""
+
+    scores: list[list[float] | None]
+    notes: dict[str, str]
+    weights: str | None
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Write it whole or not at all."""
+        temporary = folder / "answer.json.tmp"
+        temporary.write_text(json.dumps(asdict(self), allow_nan=False), encoding="utf-8")
+        temporary.replace(folder / "answer.json")
