@@ -1,29 +1,22 @@
 """Scores to preference sets. Pure: the same scores always give the same sets; scores themselves are never changed.
 
-Raw scores of different scorers are never averaged, their scales differ by orders of magnitude. What is compared is an
-*aggregate*, one value per candidate, and `margin` is in its unit:
-
-    single        the one scorer's own score
-    z_mean        mean over scorers of (score - prompt's mean) / the scorer's pooled deviation within prompts
-    win_fraction  mean over scorers of the share of the prompt's other candidates it beats, a tie counting half
-    unanimous     z_mean, and only pairs that every scorer orders alike, strictly
+What is compared, and in whose unit `margin` is: `aifeedback.comparing`.
 """
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Literal
 
+from aifeedback.comparing import Aggregate, aggregated, kendall_tau, pooled_deviations, soft_wins, win_fractions
 from aifeedback.records import PreferenceSet
 from aifeedback.seeds import derive_seed
 
 Strategy = Literal["best_worst", "all", "ranking"]
-Aggregate = Literal["single", "z_mean", "win_fraction", "unanimous"]
 Labels = Literal["judged", "given", "shuffled"]
 Calibration = Literal["win_fraction", "sigmoid"]
 
@@ -83,7 +76,7 @@ def pair(entries: Iterable[Entry], rules: Rules) -> PairingResult:
     dropped: Counter[str] = Counter()
     prompts = [_eligible(group, rules.labels, dropped) for group in _by_prompt(entries)]
     _check_single(prompts, rules)
-    spread = _pooled_deviation(prompts)
+    spread = pooled_deviations([_columns(group) for group in prompts if len(group) >= 2])
     sets: list[PreferenceSet] = []
     for group in prompts:
         if len(group) < 2:
@@ -92,40 +85,6 @@ def pair(entries: Iterable[Entry], rules: Rules) -> PairingResult:
         found = _form(group, rules, spread, dropped)
         sets += [_shuffled(s, rules.seed) for s in found] if rules.labels == "shuffled" else found
     return PairingResult(sets, dict(sorted(dropped.items())), sum(map(len, prompts)))
-
-
-def win_fractions(columns: Sequence[Sequence[float]]) -> list[float]:
-    """RankDPO's phi of K candidates: share of (scorer, other candidate) that each beats, ties half.
-
-    Args:
-        columns: per scorer, the K scores.
-    """
-    count = len(columns[0])
-    wins = [[_against(c[i], c[j]) for c in columns for j in range(count) if j != i] for i in range(count)]
-    return [math.fsum(w) / len(w) for w in wins]
-
-
-def soft_wins(columns: Sequence[Sequence[float]], taus: Sequence[float]) -> list[float]:
-    """Mean over scorers and other candidates j of sigma((s_i - s_j) / tau), for each of K candidates i."""
-    count = len(columns[0])
-    pairs = list(zip(columns, taus, strict=True))
-    wins = [[_sigmoid((c[i] - c[j]) / t) for c, t in pairs for j in range(count) if j != i] for i in range(count)]
-    return [math.fsum(w) / len(w) for w in wins]
-
-
-def kendall_tau(prompts: Iterable[Sequence[tuple[float, float]]]) -> float | None:
-    """Agreement of two scorers: tau-b over all pairs of candidates of the same prompt; None where undefined.
-
-    Args:
-        prompts: per prompt, (score of one, score of the other) of its candidates.
-    """
-    agree = ties_a = ties_b = total = 0
-    for candidates in prompts:
-        for (a, b), (c, d) in combinations(candidates, 2):
-            agree += _sign(a - c) * _sign(b - d)
-            ties_a, ties_b, total = ties_a + (a == c), ties_b + (b == d), total + 1
-    scale = math.sqrt((total - ties_a) * (total - ties_b))
-    return agree / scale if scale else None
 
 
 def agreement(entries: Iterable[Entry]) -> dict[tuple[str, str], float | None]:
@@ -138,15 +97,6 @@ def agreement(entries: Iterable[Entry]) -> dict[tuple[str, str], float | None]:
         return [(x, y) for x, y in found if x is not None and y is not None]
 
     return {(a, b): kendall_tau(both(group, a, b) for group in prompts) for a, b in combinations(names, 2)}
-
-
-def quantiles(values: Sequence[float], at: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0)) -> list[float]:
-    """Linear quantiles; empty for no values."""
-    ordered = sorted(values)
-    if not ordered:
-        return []
-    places = [q * (len(ordered) - 1) for q in at]
-    return [ordered[int(p)] + (p - int(p)) * (ordered[math.ceil(p)] - ordered[int(p)]) for p in places]
 
 
 # --- who may enter
@@ -206,41 +156,13 @@ def _columns(group: list[Entry]) -> dict[str, list[float]]:
     return found
 
 
-def _pooled_deviation(prompts: list[list[Entry]]) -> dict[str, float]:
-    """Per scorer: root of the squares about the prompts' means over (candidates - prompts)."""
-    squares: dict[str, list[float]] = {}
-    freedom = 0
-    for group in prompts:
-        if len(group) >= 2:
-            freedom += len(group) - 1
-            for name, values in _columns(group).items():
-                squares.setdefault(name, []).extend(d * d for d in _centred(values))
-    return {name: math.sqrt(math.fsum(found) / freedom) for name, found in squares.items()}
-
-
-def _centred(values: Sequence[float]) -> list[float]:
-    if len(set(values)) == 1:
-        return [0.0] * len(values)  # exactly, whatever the rounding of the mean
-    mean = math.fsum(values) / len(values)
-    return [v - mean for v in values]
-
-
-def _aggregated(columns: dict[str, list[float]], rules: Rules, spread: dict[str, float]) -> list[float]:
-    if len(columns) == 1 and (rules.aggregate == "single" or rules.labels == "given"):
-        return next(iter(columns.values()))
-    if rules.aggregate == "win_fraction":
-        return win_fractions(list(columns.values()))
-    scaled = [[v / (spread[name] or 1.0) for v in _centred(values)] for name, values in columns.items()]
-    return [math.fsum(of_one) / len(scaled) for of_one in zip(*scaled, strict=True)]
-
-
 # --- sets
 
 
 def _form(group: list[Entry], rules: Rules, spread: dict[str, float], dropped: Counter[str]) -> list[PreferenceSet]:
     """The sets of one prompt."""
     columns = _columns(group)
-    values = _aggregated(columns, rules, spread)
+    values = aggregated(columns, "single" if rules.labels == "given" else rules.aggregate, spread)
     kept = []
     for places in _proposed(values, columns, rules, dropped):
         margin = values[places[0]] - values[places[-1]]
@@ -298,15 +220,3 @@ def _shuffled(made: PreferenceSet, seed: int) -> PreferenceSet:
     indices = list(made.indices)
     random.Random(derive_seed(seed, "shuffle", made.prompt_id, *sorted(indices))).shuffle(indices)
     return PreferenceSet(made.prompt_id, made.prompt, tuple(indices), made.scores, made.margin)
-
-
-def _against(mine: float, other: float) -> float:
-    return 1.0 if mine > other else 0.5 if mine == other else 0.0
-
-
-def _sign(x: float) -> int:
-    return (x > 0) - (x < 0)
-
-
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

@@ -145,7 +145,6 @@ def test_sigmoid_calibration_by_hand() -> None:
     rules = Rules(calibration="sigmoid", taus={"a": 2.0})
     made = pair(entries(a=[1.0, 3.0]), rules)
     assert made.sets[0].scores == pytest.approx((1 / (1 + math.exp(-1)), 1 / (1 + math.exp(1))))
-    assert pairing.soft_wins([[0.0, 5000.0]], [0.1]) == [0.0, 1.0]
 
 
 def test_order_of_prompts_does_not_change_a_set() -> None:
@@ -154,21 +153,6 @@ def test_order_of_prompts_does_not_change_a_set() -> None:
     assert sorted(forward.sets, key=lambda s: s.id) == sorted(backward.sets, key=lambda s: s.id)
 
 
-def test_kendall_tau_by_hand() -> None:
-    # 3 pairs: concordant, discordant, concordant
-    assert pairing.kendall_tau([[(1, 1), (2, 3), (3, 2)]]) == pytest.approx(1 / 3)
-    # tie in the first scorer: 2 concordant of 2 and 3 comparable pairs
-    assert pairing.kendall_tau([[(1, 1), (1, 2), (2, 3)]]) == pytest.approx(2 / math.sqrt(2 * 3))
-    assert pairing.kendall_tau([[(1, 1), (1, 2)]]) is None
-    # pairs are never formed across prompts
-    assert pairing.kendall_tau([[(1, 1), (2, 2)], [(9, 0), (8, -1)]]) == 1.0
-
-
 def test_agreement_skips_unscored() -> None:
     assert pairing.agreement(entries(a=[1.0, 2.0, None], b=[1.0, 2.0, 0.0])) == {("a", "b"): 1.0}
     assert pairing.agreement([]) == {}
-
-
-def test_quantiles() -> None:
-    assert pairing.quantiles([4.0, 0.0, 1.0]) == [0.0, 0.5, 1.0, 2.5, 4.0]
-    assert pairing.quantiles([]) == []

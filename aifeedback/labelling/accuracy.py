@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aifeedback.pairing import quantiles
+from aifeedback.comparing import quantiles
 from aifeedback.winrate import Interval, clustered_intervals
 
 THRESHOLDS = tuple(n / 10 for n in range(11))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from aifeedback.pairing import GIVEN, UNITS, Entry, PairingResult, agreement, quantiles
+from aifeedback.comparing import quantiles
+from aifeedback.pairing import GIVEN, UNITS, Entry, PairingResult, agreement
 
 
 def judging_table(
