@@ -1,8 +1,8 @@
 """ImageReward v1.0: a BLIP (ViT-L/16 and BERT-base with cross-attention) tuned on 137k pairs ranked by experts.
 
 Xu et al. 2023, https://arxiv.org/abs/2304.05977; checkpoint `THUDM/ImageReward` (`ImageReward.pt`, 1.8 GB,
-Apache-2.0) with the vocabulary of `bert-base-uncased`. The score is the head's value, standardised by upstream's two
-constants: mean about 0 and deviation about 1 over prompts and images, in practice -2 to 2. It was trained as a
+Apache-2.0), vocabulary of `google-bert/bert-base-uncased`. The score is the head's value, standardised by upstream's
+two constants: mean about 0 and deviation about 1 over prompts and images, in practice -2 to 2. It was trained as a
 Bradley-Terry model on the value before that, so tau is 1 over the deviation. It reads 35 tokens of a prompt, [CLS] and
 [SEP] included; what does not fit is counted by `truncated`.
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PUBLISHED, REVISION = "THUDM/ImageReward", "5736be03b2652728fb87788c9797b0570450ab72"
-TOKENIZER, TOKENIZER_REVISION = "bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594"
+TOKENIZER, TOKENIZER_REVISION = "google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594"
 VOCABULARY = ("tokenizer.json", "vocab.txt")
 FILES = ("ImageReward.safetensors", "ImageReward.pt")
 MEAN, DEVIATION = 0.16717362830052426, 1.0333394966054072

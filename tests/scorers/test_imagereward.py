@@ -191,7 +191,7 @@ def test_safetensors_come_first_and_a_file_is_enough(small_imagereward: str, tmp
     assert error(matrix(imagereward.load(device="cpu", weights=str(tmp_path)))) < 3e-6
     file = Path(small_imagereward) / "ImageReward.pt"
     assert _checkpoint.find(str(file), imagereward.FILES, None, True) == file
-    with pytest.raises(WeightsError, match="bert-base-uncased: cannot get vocab.txt"):
+    with pytest.raises(WeightsError, match="google-bert/bert-base-uncased: cannot get vocab.txt"):
         imagereward.load(device="cpu", weights=str(file), offline=True)
 
 
