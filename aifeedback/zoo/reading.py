@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
+from aifeedback.zoo.masks import Mask, components, dilated, eroded, shared_out
 from aifeedback.zoo.scenes import BACKGROUNDS, COLOURS, SHAPES, SIZE, Object, Placement, Scene, holds, outline
 
 Floats = npt.NDArray[np.floating[Any]]
-Mask = npt.NDArray[np.bool_]
 
 UNKNOWN = "unknown"
 FACTORS = ("background", "count", "colour", "shape", "relation")
@@ -134,14 +134,14 @@ def _separate(pixels: Floats, ground: Floats) -> list[tuple[Mask, Mask]]:
     foreground = np.linalg.norm(pixels - ground, axis=-1) > _FOREGROUND * max(contrast, 80.0)
     kind = np.where(foreground & (to_colours.min(-1) < _COLOUR_REACH), to_colours.argmin(-1), -1)
     parts: list[tuple[Mask, Mask]] = []
-    for piece in _components(foreground):
+    for piece in components(foreground):
         if piece.sum() < _MIN_AREA:
             continue
         seeds = _seeds(piece, kind)
         if len(seeds) <= 1:
-            parts.append((piece, seeds[0] if seeds else _eroded(piece)))
+            parts.append((piece, seeds[0] if seeds else eroded(piece)))
         else:
-            parts += zip(_shared_out(piece, seeds), seeds, strict=True)
+            parts += zip(shared_out(piece, seeds), seeds, strict=True)
     return parts
 
 
@@ -152,24 +152,11 @@ def _seeds(piece: Mask, kind: npt.NDArray[np.int64]) -> list[Mask]:
         if colour < 0:
             continue
         whole = piece & (kind == colour)
-        pure = _eroded(whole)
+        pure = eroded(whole)
         inside = int(pure.sum())
         if inside >= _MIN_SEED and inside >= 0.22 * int(whole.sum()):
             found.append((inside, pure))
     return [pure for _, pure in sorted(found, key=lambda f: -f[0])]
-
-
-def _shared_out(piece: Mask, seeds: list[Mask]) -> list[Mask]:
-    """Give every pixel of a piece to the nearest seed."""
-    where = np.argwhere(piece)
-    nearest = [np.square(where[:, None] - np.argwhere(seed)[None]).sum(-1).min(axis=1) for seed in seeds]
-    owner = np.argmin(np.stack(nearest), axis=0)
-    shares = []
-    for i in range(len(seeds)):
-        share = np.zeros_like(piece)
-        share[tuple(where[owner == i].T)] = True
-        shares.append(share)
-    return shares
 
 
 def _describe(pixels: Floats, ground: Floats, part: Mask, seed: Mask) -> Found:
@@ -178,7 +165,7 @@ def _describe(pixels: Floats, ground: Floats, part: Mask, seed: Mask) -> Found:
     colour = np.median(inside, axis=0).astype(np.float32)
     axis = colour - ground
     soft = np.clip((pixels - ground) @ axis / max(float(axis @ axis), 1.0), 0.0, 1.0)
-    soft = np.where(_dilated(part), soft, 0.0).astype(np.float32)
+    soft = np.where(dilated(part), soft, 0.0).astype(np.float32)
     soft[soft < 0.06] = 0.0
     area = float(soft.sum())
     if area < _MIN_AREA:
@@ -236,48 +223,3 @@ def _template(shape: str, radius: float, blur: float, squeeze: float) -> Floats:
     soft = np.asarray(small, dtype=np.float32) / 255
     area, at = float(soft.sum()), np.arange(SIZE) + 0.5
     return _normalised(soft, float(soft.sum(0) @ at) / area, float(soft.sum(1) @ at) / area, area)
-
-
-def _neighbours(mask: Mask) -> list[Mask]:
-    padded = np.pad(mask, 1)
-    return [padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]
-
-
-def _eroded(mask: Mask) -> Mask:
-    up, down, left, right = _neighbours(mask)
-    return mask & up & down & left & right
-
-
-def _dilated(mask: Mask) -> Mask:
-    up, down, left, right = _neighbours(mask)
-    return mask | up | down | left | right
-
-
-def _components(mask: Mask) -> list[Mask]:
-    """The 4-connected components of a mask, by joining the runs of neighbouring rows."""
-    parent: list[int] = []
-    runs: list[tuple[int, int, int]] = []
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            i = parent[i]
-        return i
-
-    above: list[int] = []
-    edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
-    for row in range(mask.shape[0]):
-        starts, ends = np.flatnonzero(edges[row] == 1), np.flatnonzero(edges[row] == -1)
-        here: list[int] = []
-        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-            me = len(runs)
-            runs.append((row, start, end))
-            parent.append(me)
-            here.append(me)
-            for other in above:
-                if runs[other][1] < end and start < runs[other][2]:
-                    parent[root(other)] = root(me)
-        above = here
-    pieces: dict[int, Mask] = {}
-    for i, (row, start, end) in enumerate(runs):
-        pieces.setdefault(root(i), np.zeros_like(mask))[row, start:end] = True
-    return list(pieces.values())
