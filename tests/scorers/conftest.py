@@ -1,14 +1,17 @@
 """What scorers need: a small CLIP, a server. `<name>_settings` holds what the contract tests give to a scorer."""
 
+import json
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.scorers import make_aesthetic_fixture, make_clip_fixture, make_hpsv2_fixture, make_imagereward_fixture
+from tests.scorers import make_aesthetic_fixture, make_clip_fixture, make_hpsv2_fixture, make_imagereward_fixture, tiny_vlm
+from tests.scorers.serving import serving
 
 
 @pytest.fixture(scope="session")
@@ -66,3 +69,27 @@ def small_head(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def aesthetic_settings(small_clip: str, small_head: str) -> dict[str, str]:
     return {"weights": small_clip, "head": small_head}
+
+
+@pytest.fixture(scope="session")
+def small_vlm(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a small image-text model with its processor: 16 px."""
+    return str(tiny_vlm.save(tmp_path_factory.mktemp("vlm")))
+
+
+@pytest.fixture
+def vqascore_settings(small_vlm: str) -> dict[str, Any]:
+    return {"weights": small_vlm, "dtype": "float32"}
+
+
+@pytest.fixture
+def vlm_settings(tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """A server whose grade is made of the bytes of the request's image and prompt."""
+
+    def answer(body: Any) -> Any:
+        parts = body["messages"][1]["content"]
+        grade = 1 + zlib.crc32(json.dumps(parts).encode()) % 5
+        return {"choices": [{"message": {"content": str(grade)}}]}
+
+    with serving(answer) as served:
+        yield {"url": served.url, "model": "see", "cache": str(tmp_path / "answers")}
