@@ -87,7 +87,9 @@ def flags(launch: Launch) -> list[str]:
     found = ["--device", launch.device]
     for name, value in (("--micro-batch", launch.micro_batch), ("--limit", launch.limit)):
         found += [name, str(value)] if value is not None else []
-    return found + ["--offline"] * launch.offline + ["--allow-code"] * launch.allow_code
+    found += ["--residency", launch.residency] if launch.residency != "together" else []
+    switches = {"--offline": launch.offline, "--allow-code": launch.allow_code, "--compile": launch.compile}
+    return found + [name for name, on in switches.items() if on]
 
 
 def _help(name: str, run_dir: Path, launch: Launch, helpers: int) -> None:

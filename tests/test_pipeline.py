@@ -153,7 +153,7 @@ def test_flags_are_read_back_as_the_same_launch() -> None:
     from aifeedback.commands import launch_of
     from aifeedback.commands.stages import generate
 
-    launch = Launch(device="cpu", worker=1, workers=3, micro_batch=4, limit=5, offline=True, allow_code=True)
+    launch = Launch("cpu", 1, 3, 1, 4, 5, offline=True, allow_code=True, compile=True, residency="one_by_one")
     context = generate.make_context("generate", [*pipeline.flags(launch), "--worker", "1/3"])
     assert launch_of(context.params) == launch
 

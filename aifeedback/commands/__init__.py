@@ -90,6 +90,13 @@ def launch_options(command: F) -> F:
         click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
         click.option("--dry-run", is_flag=True, help="Print what would be done, do nothing."),
         click.option("--limit", type=whole, help="Take the first N prompts of the same plan."),
+        click.option("--compile", is_flag=True, help="Run scorers that offer it through torch.compile."),
+        click.option(
+            "--residency",
+            type=click.Choice(["together", "one_by_one"]),
+            default="together",
+            help="Scorers in memory: all of them, or one after the other (each then decodes for itself).",
+        ),
         click.option("--micro-batch", type=whole, help="Images, or preference sets in training, at once."),
         click.option(
             "--device", default="auto", show_default=True, callback=_device, help="auto, cpu, cuda, cuda:1, mps."
@@ -105,15 +112,6 @@ def worker_options(command: F) -> F:
         command
     )
     return click.option("--workers", type=click.IntRange(min=1), default=1, help="Start N worker processes.")(command)
-
-
-def judge_options(command: F) -> F:
-    """Flags of verbs that score."""
-    residency = click.Choice(["together", "one_by_one"])
-    command = click.option("--compile", is_flag=True, help="Run scorers that offer it through torch.compile.")(command)
-    return click.option(
-        "--residency", type=residency, default="together", help="Scorers in memory: all, or one after the other."
-    )(command)
 
 
 def process_option(command: F) -> F:
@@ -135,8 +133,8 @@ def launch_of(options: dict[str, Any]) -> Launch:
         limit=options["limit"],
         offline=options["offline"],
         allow_code=options["allow_code"],
-        compile=options.get("compile", False),
-        residency=options.get("residency", "together"),
+        compile=options["compile"],
+        residency=options["residency"],
     )
 
 

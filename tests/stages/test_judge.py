@@ -15,6 +15,7 @@ from aifeedback.launch import Launch
 from aifeedback.recipe import Recipe
 from aifeedback.records import Candidate
 from aifeedback.stages import _upstream, plan
+from aifeedback.stages._panel import Panel
 from aifeedback.stages.judge import judge
 from aifeedback.store.candidates import candidates_to_table, iter_shards, table_to_scores, table_to_sets
 from aifeedback.store.run_dir import RunDir, StageDir
@@ -232,3 +233,27 @@ def test_a_scorer_of_ones_own_is_found_again(tmp_path: Path, run: RunDir, monkey
     report = judge(made, run, Launch(allow_code=True))
     assert report.counts["scored"] == 12
     assert _upstream.find_pairs(made, run, allow_code=True).is_complete()
+
+
+def test_one_by_one_gives_the_same_and_holds_one_scorer_at_a_time(
+    tmp_path: Path, run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = recipe(tmp_path, use=["jpeg_size", "shapes"], pairing={"aggregate": "z_mean"})
+    generated(made, run)
+    held: list[set[str]] = []
+    kept = Panel.score
+
+    def watched(self: Panel, names: Any, images: Any, told: Any) -> Any:
+        found = kept(self, names, images, told)
+        held.append(set(self._loaded))
+        return found
+
+    monkeypatch.setattr(Panel, "score", watched)
+    one = judge(made, run, Launch(residency="one_by_one"))
+    assert held == [{"jpeg_size"}] * 2 + [{"shapes"}] * 2
+    other = RunDir(tmp_path / "other")
+    generated(made, other)
+    together = judge(made, other, Launch())
+    assert held[4:] == [{"jpeg_size", "shapes"}] * 2
+    assert pairs(made, run) == pairs(made, other)
+    assert one.counts["scored"] == together.counts["scored"]
