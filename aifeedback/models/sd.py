@@ -8,8 +8,6 @@ image from the same noise.
 from __future__ import annotations
 
 import functools
-import inspect
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +16,11 @@ from aifeedback.data.weights import local_folder, weights_identity
 from aifeedback.errors import UsageError, WeightsError
 from aifeedback.libraries import quiet
 from aifeedback.models import Sampling, Text
+from aifeedback.models._denoising import denoise, make_scheduler
+from aifeedback.models._loading import guarded
+from aifeedback.models._lora import add_adapter
 from aifeedback.models._pixels import to_uint8
+from aifeedback.models._safety import SafetyChecker
 
 if TYPE_CHECKING:
     import torch
@@ -26,15 +28,6 @@ if TYPE_CHECKING:
 
 PIPELINE = "StableDiffusionPipeline"
 LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
-SCHEDULERS = {
-    "ddim": "DDIMScheduler",
-    "dpm++": "DPMSolverMultistepScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "pndm": "PNDMScheduler",
-    "unipc": "UniPCMultistepScheduler",
-}
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def load(
@@ -58,41 +51,26 @@ def load(
     import torch
 
     _, diffusers = quiet("transformers", "diffusers")
-    found = _guarded(weights, folder is None, lambda: diffusers.DiffusionPipeline.load_config(
-        place, revision=commit, local_files_only=offline))  # fmt: skip
+    found = guarded(weights, folder is None, lambda: diffusers.DiffusionPipeline.load_config(
+        place, revision=commit, local_files_only=offline), PIPELINE)  # fmt: skip
     if found.get("_class_name") != PIPELINE:
         raise WeightsError(
             f"{weights}: holds a {found.get('_class_name')}, expected a {PIPELINE}",
             hint="choose the model.family that fits, or other weights",
         )
-    pipe = _guarded(weights, folder is None, lambda: diffusers.StableDiffusionPipeline.from_pretrained(
+    pipe = guarded(weights, folder is None, lambda: diffusers.StableDiffusionPipeline.from_pretrained(
         place, revision=commit, variant=variant, torch_dtype=getattr(torch, dtype), local_files_only=offline,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False))  # fmt: skip
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False), PIPELINE)  # fmt: skip
     has_checker = (found.get("safety_checker") or [None])[0] is not None
-    return SD(pipe, identity, getattr(torch, dtype), device, (place, commit) if has_checker else None)
-
-
-def _guarded(weights: str, hub: bool, action: Any) -> Any:
-    """Run a loader; whatever it raises becomes a WeightsError with its first line and what to do."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch_dtype, the only name that older diffusers know
-            return action()
-    except Exception as error:  # the libraries raise OSError, ValueError, RuntimeError, SafetensorError, httpx's own...
-        first = (str(error).strip().splitlines() or [""])[0]
-        hint = (
-            "repeat the command: a download goes on where it stopped; check the name, the network and `hf auth login`"
-            if hub
-            else f"expected a {PIPELINE} folder with model_index.json and all its weights; copy or fetch it again"
-        )
-        raise WeightsError(f"{weights}: cannot be loaded ({type(error).__name__}: {first})", hint=hint) from error
+    checker = SafetyChecker(place, commit, getattr(torch, dtype), device) if has_checker else None
+    return SD(pipe, identity, getattr(torch, dtype), device, checker)
 
 
 class SD:
     """The family's adapter around a loaded pipeline; see the protocols in `aifeedback.models`."""
 
     def __init__(
-        self, pipe: Any, identity: str, dtype: torch.dtype, device: str, checker: tuple[str, str | None] | None
+        self, pipe: Any, identity: str, dtype: torch.dtype, device: str, checker: SafetyChecker | None
     ) -> None:
         from diffusers import DDPMScheduler
 
@@ -196,11 +174,7 @@ class SD:
 
     def make_scheduler(self, name: str) -> Any:
         """A fresh scheduler; `model` is the model's own, any other is made from its settings."""
-        import diffusers
-
-        own = self.pipe.scheduler
-        kind = type(own) if name == "model" else getattr(diffusers, SCHEDULERS[name])
-        return kind.from_config(own.config)
+        return make_scheduler(self.pipe.scheduler, name)
 
     def sample(
         self,
@@ -222,37 +196,14 @@ class SD:
             scheduler.set_timesteps(sampling.steps, device=self.device)
         except ValueError as error:  # PNDM wants 4 steps and more; none takes more than the model was trained with
             raise UsageError(f"generate.steps: {sampling.steps} with {type(scheduler).__name__}: {error}") from error
-        extra = _step_noise(scheduler, noise, seeds)
-        x = noise.to(self.device, self.dtype) * scheduler.init_noise_sigma
-        with torch.no_grad():
-            for t in scheduler.timesteps:
-                doubled = torch.cat([x, x]) if guided else x
-                out = self.predict(self.denoiser, scheduler.scale_model_input(doubled, t), t, text)
-                if guided:
-                    without, under = out.chunk(2)
-                    out = without + sampling.guidance * (under - without)
-                x = scheduler.step(out, t, x, return_dict=False, **extra)[0]
-        return x  # type: ignore[no-any-return]
+        x = noise.to(self.device, self.dtype)
+        return denoise(functools.partial(self.predict, self.denoiser), scheduler, x, text, sampling.guidance, seeds)
 
     # --- weights
 
     def add_lora(self, rank: int, alpha: float | None, targets: Sequence[str] | None, seed: int) -> None:
         """Add adapters named `default`; A is drawn from the seed, B is zero."""
-        import torch
-        from peft import LoraConfig
-
-        config = LoraConfig(
-            r=rank,
-            lora_alpha=rank if alpha is None else alpha,
-            target_modules=list(targets or self.lora_targets),
-            init_lora_weights="gaussian",
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            try:
-                self.denoiser.add_adapter(config, adapter_name="default")
-            except ValueError as error:  # peft: no module of these names
-                raise UsageError(f"train.lora.targets: {error}", hint=f"the family's own: {LORA_TARGETS}") from error
+        add_adapter(self.denoiser, rank, alpha, targets or self.lora_targets, seed)
 
     def save_lora(self, path: Path, denoiser: nn.Module) -> None:
         """Write the adapter `default` with its rank and alpha in the header (else a reader has to guess alpha)."""
@@ -268,7 +219,7 @@ class SD:
     def load_lora(self, path: Path) -> None:
         """Put the adapter of `path` on the denoiser as `default`."""
         self.pipe.unload_lora_weights()
-        _guarded(str(path), False, lambda: self.pipe.load_lora_weights(str(path), adapter_name="default"))
+        guarded(str(path), False, lambda: self.pipe.load_lora_weights(str(path), adapter_name="default"))
 
     def save_full(self, path: Path, denoiser: nn.Module) -> None:
         """Write `unet/`."""
@@ -278,55 +229,14 @@ class SD:
     def load_full(self, path: Path) -> None:
         """Read `unet/` into the denoiser."""
         kind = type(self.denoiser)
-        trained = _guarded(str(path), False, lambda: kind.from_pretrained(path / "unet", torch_dtype=self.dtype))
+        trained = guarded(str(path), False, lambda: kind.from_pretrained(path / "unet", torch_dtype=self.dtype))
         self.denoiser.load_state_dict(trained.state_dict())
 
     # --- safety
 
     def flags(self, images: Tensor) -> list[bool]:
         """Ask the pipeline's own safety checker, loaded at the first call."""
-        import torch
-
-        checker = self._safety_checker
-        views = torch.stack([_clip_view(image) for image in images.cpu()]).to(self.device, self.dtype)
-        with torch.no_grad():
-            _, flagged = checker(clip_input=views, images=images.cpu().numpy() / 255.0)
-        return [bool(flag) for flag in flagged]
-
-    @functools.cached_property
-    def _safety_checker(self) -> Any:
         if self._checker is None:
             hint = "set generate.safety: off, or choose weights with a safety checker"
             raise WeightsError(f"{self.identity}: has no safety checker, which generate.safety: reject asks", hint=hint)
-        from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-
-        place, commit = self._checker
-        checker = _guarded(place, True, lambda: StableDiffusionSafetyChecker.from_pretrained(
-            place, subfolder="safety_checker", revision=commit, dtype=self.dtype))  # fmt: skip
-        return checker.to(self.device, self.dtype).eval()
-
-
-def _step_noise(scheduler: Any, noise: Tensor, seeds: Sequence[int] | None) -> dict[str, Any]:
-    """Generators for schedulers that draw in each step: each seed's stream, after the draw of its initial noise."""
-    import torch
-
-    if seeds is None or "generator" not in inspect.signature(scheduler.step).parameters:
-        return {}
-    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    for generator in generators:
-        torch.randn(noise.shape[1:], generator=generator)
-    return {"generator": generators}
-
-
-def _clip_view(image: Tensor) -> Tensor:
-    """An image (H, W, 3) uint8 as CLIP sees it: (3, 224, 224), shorter side resized, centre cropped, normalised."""
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    picture = Image.fromarray(image.numpy())
-    scale = 224 / min(picture.size)
-    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC)
-    left, top = (picture.width - 224) // 2, (picture.height - 224) // 2
-    values = np.asarray(picture.crop((left, top, left + 224, top + 224)), dtype=np.float32) / 255
-    return torch.from_numpy((values - _CLIP_MEAN) / _CLIP_STD).permute(2, 0, 1).float()
+        return self._checker.flags(images)
