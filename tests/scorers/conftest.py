@@ -10,7 +10,13 @@ from typing import Any
 
 import pytest
 
-from tests.scorers import make_aesthetic_fixture, make_clip_fixture, make_hpsv2_fixture, make_imagereward_fixture, tiny_vlm
+from tests.scorers import (
+    make_aesthetic_fixture,
+    make_clip_fixture,
+    make_hpsv2_fixture,
+    make_imagereward_fixture,
+    tiny_vlm,
+)
 from tests.scorers.serving import serving
 
 
