@@ -49,7 +49,7 @@ def denoise(
 
     guided = guidance > 1
     extra = _step_noise(scheduler, noise, seeds)
-    x = noise * scheduler.init_noise_sigma
+    x: Tensor = noise * scheduler.init_noise_sigma
     with torch.no_grad():
         for t in scheduler.timesteps:
             doubled = torch.cat([x, x]) if guided else x
