@@ -45,6 +45,31 @@ def test_unknown_names_are_refused(name: str) -> None:
         plugins.load("objectives", name)
 
 
+def test_an_alias_is_its_file_with_settings_fixed() -> None:
+    assert {"hpsv2", "hpsv2.1", "hpsv2.0", "clip-h"} <= set(plugins.names("scorers"))
+    assert plugins.alias_of("scorers", "hpsv2.0") == ("hpsv2", {"version": "2.0"})
+    assert plugins.alias_of("scorers", "hpsv2") == ("hpsv2", {})
+    assert plugins.load("scorers", "clip-h").keywords == {"model": "ViT-H/14"}
+    assert plugins.settings_of("scorers", "hpsv2").keys() - plugins.settings_of("scorers", "hpsv2.0") == {"version"}
+    assert plugins.summary("scorers", "hpsv2.0") == ("hpsv2 with version 2.0", [])
+    assert plugins.unknown("scorers", "hpsv2.2") == """unknown scorer 'hpsv2.2'; did you mean "hpsv2.1"?"""
+
+
+def test_aliases_in_a_recipe() -> None:
+    from aifeedback import recipe_io
+
+    both = ["judge.use=[hpsv2.1, hpsv2.0, clip-h]", "judge.pairing.aggregate=z_mean"]
+    recipe = recipe_io.load("shapes/dpo", [*both, 'judge.scorers."hpsv2.0".dtype=float16'])
+    assert recipe.judge.scorers["hpsv2.0"]["dtype"] == "float16"
+    assert recipe.judge.scorers["hpsv2.1"]["dtype"] == "float32"
+    assert recipe_io.loads(recipe_io.dump(recipe), "dump") == recipe
+    with pytest.raises(RecipeError, match='judge.scorers."hpsv2.1".version: unknown setting'):
+        recipe_io.load("shapes/dpo", ['judge.scorers={"hpsv2.1": {version: 2.0}}'])
+    with pytest.raises(RecipeError, match="judge.scorers.hpsv2.version: must be '2.1' or '2.0'"):
+        recipe_io.load("shapes/dpo", ["judge.scorers.hpsv2.version=2.2"])
+    assert recipe_io.load("shapes/dpo", ["judge.scorers.hpsv2.version=2.0"]).judge.scorers["hpsv2"] == {"version": 2.0}
+
+
 def test_did_you_mean() -> None:
     assert plugins.did_you_mean("pickscor", ["clip", "pickscore"]) == '; did you mean "pickscore"?'
     assert plugins.did_you_mean("zzz", ["clip", "pickscore"]) == "; known: clip, pickscore"

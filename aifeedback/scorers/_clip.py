@@ -12,12 +12,14 @@ from aifeedback.errors import WeightsError
 from aifeedback.libraries import quiet
 from aifeedback.scorers import Unscored, _checkpoint, _open_clip, identity_of, say_unpublished
 from aifeedback.scorers._backbone import Backbone, Reading
+from aifeedback.seeds import digest
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
 Dtype = Literal["float32", "float16", "bfloat16"]
+_WORDS = ("tokenizer.json", "vocab.json", "merges.txt")
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,10 @@ def identity(published: Published, weights: str | None, revision: str | None, of
 def _found(published: Published, weights: str, revision: str | None, offline: bool) -> str:
     try:
         path = None if weights.startswith(BUILTIN) else _local(published, weights)
-        return weights_identity(weights if path is None else str(path), revision, offline)
+        if path is None or path.is_dir():
+            return weights_identity(weights, revision, offline)
+        read = [weights_identity(str(file)) for file in (path, *_beside(path)) if file.is_file()]
+        return read[0] if len(read) == 1 else f"file@{digest(read)}"
     except WeightsError as error:
         raise _not_loaded(published, error.message) from error
 
@@ -119,6 +124,11 @@ def _local(published: Published, weights: str) -> Path | None:
     if folder is None or published.file is None or (folder / "config.json").is_file():
         return folder
     return _checkpoint.find(weights, (f"{Path(published.file).stem}.safetensors", published.file), None, True)
+
+
+def _beside(checkpoint: Path) -> list[Path]:
+    """What is read together with a checkpoint of one file, where it is there."""
+    return [checkpoint.with_name(name) for name in (_open_clip.CONFIG, *_WORDS)]
 
 
 def load_backbone(
@@ -164,6 +174,8 @@ def _read(published: Published, weights: str, revision: str | None, offline: boo
         model = _open_clip.load(path, published.head_width, published.activation)
     else:
         model = _from_pretrained(weights if path is None else str(path), revision, offline)
+    if words == published.tokenizer:  # of a repository that it cannot reach transformers 5 makes an empty tokenizer
+        _checkpoint.find(words, ("tokenizer.json", "vocab.json"), None, offline)
     return model, CLIPTokenizer.from_pretrained(words, local_files_only=offline)
 
 
@@ -185,12 +197,12 @@ def _from_pretrained(source: str, revision: str | None, offline: bool) -> Any:
 
 
 def _has_tokenizer(folder: Path) -> bool:
-    return (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
+    return any((folder / name).is_file() for name in _WORDS)
 
 
 def _not_loaded(published: Published, message: str) -> WeightsError:
     model = published.file or "config.json model.safetensors"
-    words = f"{published.tokenizer} tokenizer.json tokenizer_config.json vocab.json merges.txt"
+    words = f"{published.tokenizer} tokenizer_config.json {' '.join(_WORDS)}"
     commands = f"hf download {published.weights} {model} && hf download {words}"
     name = f'"{published.scorer}"' if "." in published.scorer else published.scorer
     key = f"judge.scorers.{name}.weights"

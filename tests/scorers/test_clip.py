@@ -122,6 +122,14 @@ def test_a_folder_that_is_no_clip_is_refused(tmp_path: Path) -> None:
         clip.load(device="cpu", weights=str(tmp_path))
 
 
+@pytest.mark.parametrize("module", [clip, pickscore])
+def test_no_empty_tokenizer_where_the_published_one_is_missing(module: Any, small_clip: str, tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((Path(small_clip) / name).read_bytes())
+    with pytest.raises(WeightsError, match="cannot get vocab.json"):
+        module.load(device="cpu", weights=str(tmp_path), offline=True)
+
+
 def test_features_may_be_a_tensor_or_an_output() -> None:
     class Output:
         pooler_output = torch.tensor([[3.0, 4.0]])
