@@ -28,7 +28,6 @@ _FOREIGN = {"run_dir": "--run-dir", "objective": "--objective", "worker": "--wor
 _REACHED = ("judge.scorers.", "judge.pairing.aggregate=", "judge.pairing.min_margin=")
 # What a recipe needs besides its section `judge` to be one; none of it is read.
 _NO_RECIPE = "name: judge\nprompts: {source: none}\ngenerate: {}\neval: {prompts: {source: none}, use: [jpeg_size]}\n"
-_BLOCKS = 4  # micro-batches of images held in memory at a time
 
 
 def options(command: F) -> F:
@@ -194,5 +193,4 @@ def _judge(work: Work, panel: Panel, folder: Path, launch: Launch) -> Judged:
         def score(names: Sequence[str], images: list[Candidate]) -> dict[str, list[Score]]:
             return panel.score(names, images, told)
 
-        size = _BLOCKS * (launch.micro_batch or MICRO_BATCH)
-        return judge(work, score, Kept(folder, panel.identities), size, told.advance)
+        return judge(work, score, Kept(folder, panel.identities), launch.micro_batch or MICRO_BATCH, told.advance)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from aifeedback.pairing import Entry
 from aifeedback.records import Candidate, Score
 
 NO_PROMPT = "no prompt"
+_SECONDS, _BATCHES = 10.0, 8  # what is scored between two writes: about so long, at most so many batches
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def judge(
     work: Work,
     score: Callable[[Sequence[str], list[Candidate]], Mapping[str, list[Score]]],
     kept: Kept,
-    block: int,
+    batch: int,
     done: Callable[[int], None] = lambda count: None,
 ) -> Judged:
     """Score all images that `kept` does not know; what is scored when this is interrupted stays in `kept`.
@@ -93,17 +96,24 @@ def judge(
         work: what to judge.
         score: (names of scorers, candidates) -> their scores by scorer.
         kept: scores known already; gets the new ones.
-        block: images held in memory at a time.
+        batch: images of one pass; 1 to 8 times as many are held in memory, and lost by a kill: about ten seconds' work.
         done: told the number of images that needed no scoring.
     """
     judged = Judged()
     seen: set[str] = set()
+    size = batch
+    waiting: list[Picture] = []
     with kept:
-        for pictures, labels in _blocks(work, block):
-            reasons = _score(pictures, score, kept, judged, seen, done)
-            judged.entries += [_entry(picture, kept, reasons.get(picture.key, {})) for picture in pictures]
-            judged.names += [picture.name for picture in pictures]
+        for pictures, labels in chain(_blocks(work, batch), [([], [])]):
+            waiting += pictures
             judged.labels += labels
+            if len(waiting) >= size or not pictures:
+                began = time.monotonic()
+                reasons = _score(waiting, score, kept, judged, seen, done)
+                judged.entries += [_entry(picture, kept, reasons.get(picture.key, {})) for picture in waiting]
+                judged.names += [picture.name for picture in waiting]
+                rate = len(waiting) / max(time.monotonic() - began, 1e-3)
+                size, waiting = min(max(batch, int(rate * _SECONDS)), _BATCHES * batch), []
     return judged
 
 
