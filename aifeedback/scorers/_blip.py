@@ -9,12 +9,13 @@ silently wrong, and an eps of 1e-6 in the ViT, where the default is 1e-5.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aifeedback.errors import WeightsError
 from aifeedback.libraries import quiet
 from aifeedback.scorers import _checkpoint, _pixels
+from aifeedback.scorers._compiled import OneSize
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -52,6 +53,7 @@ class Network:
         self.weight, self.bias = head
         self.tokenizer, self.device = tokenizer, device
         self.size: int = vision.config.image_size
+        self._see: Callable[[Tensor], Tensor] = self._seen
 
     def prepare(self, image: Image.Image) -> Tensor:
         """Shortest side to S (bicubic), centre crop as torchvision's, normalised: (3, S, S) float32."""
@@ -74,11 +76,19 @@ class Network:
         pixels = torch.stack(prepared).to(self.device, self.vision.dtype)
         ids, mask = (part.to(self.device) for part in padded(tokens))
         with torch.no_grad():
-            image = self.vision(pixel_values=pixels).last_hidden_state  # (N, P, width of the vision tower)
+            image = self._see(pixels)  # (N, P, width of the vision tower)
             hidden = self.text(
                 input_ids=ids, attention_mask=mask, encoder_hidden_states=image, is_decoder=False
             ).last_hidden_state  # (N, L, W)
-        return (hidden[:, 0].float().cpu().double() @ self.weight + self.bias).tolist()
+        values: list[float] = (hidden[:, 0].float().cpu().double() @ self.weight + self.bias).tolist()
+        return values
+
+    def compile(self) -> None:
+        """From now on run the image tower compiled, at one batch size."""
+        self._see = OneSize(self._seen)
+
+    def _seen(self, pixels: Tensor) -> Tensor:
+        return self.vision(pixel_values=pixels).last_hidden_state  # type: ignore[no-any-return]
 
 
 def padded(tokens: list[list[int]]) -> tuple[Tensor, Tensor]:

@@ -62,6 +62,9 @@ class ImageReward:
     def score(self, prepared: list[Tensor], text: list[list[int]]) -> list[float | Unscored]:
         return [(reward - MEAN) / DEVIATION for reward in self.network.rewards(prepared, text)]
 
+    def compile(self) -> None:
+        self.network.compile()
+
 
 def load(
     *,
