@@ -43,6 +43,7 @@ SCHEDULE: dict[str, Any] = {
     "clip_sample": False,
     "set_alpha_to_one": False,
     "steps_offset": 1,
+    "timestep_spacing": "trailing",  # sampling begins at pure noise, where training ended
     "prediction_type": "v_prediction",
 }
 
