@@ -52,11 +52,11 @@ def letterbox(image: Image.Image, side: int) -> Tensor:
     from torch.nn.functional import interpolate, pad
 
     pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous().float() / 255
-    scale = side / max(pixels.shape)
+    scale = side / max(pixels.shape[1:])
     height, width = (max(1, round(length * scale)) for length in pixels.shape[1:])
     if (height, width) != pixels.shape[1:]:
-        options = {"mode": "bicubic", "antialias": True, "align_corners": False}
-        pixels = interpolate(pixels[None], size=(height, width), **options)[0]
+        size = (height, width)
+        pixels = interpolate(pixels[None], size=size, mode="bicubic", antialias=True, align_corners=False)[0]
     left, top = (side - width) // 2, (side - height) // 2
     return _normalised(pad(pixels, (left, side - width - left, top, side - height - top)))
 
