@@ -89,6 +89,7 @@ def play(options: dict[str, Any]) -> None:
         work = work.head(launch.limit)
     panel, shown = _panel(recipe, launch)
     files.check_columns(work, shown.values())
+    _check_kind(panel, work)
     if options["dry_run"]:
         where = f"{work.pictures:,} images of {work.table.source}"
         return click.echo(f"would score {where} by {', '.join(shown.values())} into {out}")
@@ -175,12 +176,15 @@ def _panel(recipe: Recipe, launch: Launch) -> tuple[Panel, dict[str, str]]:
 
     asked = launch.offline, launch.allow_code
     identities = {name: plan.scorer_identity(recipe, name, *asked) for name in recipe.judge.use}
-    for name, identity in identities.items():
-        if identity.get("compares"):  # its numbers belong to a set of images; here each is kept by image and prompt
-            raise UsageError(
-                f"{name}: compares the candidates of a run; expected a scorer that gives each image a number"
-            )
     return Panel(recipe, launch, identities), {name: shown_as(identity) for name, identity in identities.items()}
+
+
+def _check_kind(panel: Panel, work: Work) -> None:
+    """Refuse a scorer that compares where there is nothing to compare with."""
+    comparing = [name for name, identity in panel.identities.items() if identity.get("compares")]
+    if comparing and len(work.images) == 1:
+        hint = "it labels --pairs; or choose a setting of it that scores images by themselves"
+        raise UsageError(f"{comparing[0]}: compares the images of a pair, --images has single ones", hint=hint)
 
 
 def _judge(work: Work, panel: Panel, folder: Path, launch: Launch) -> Judged:
@@ -188,7 +192,8 @@ def _judge(work: Work, panel: Panel, folder: Path, launch: Launch) -> Judged:
     from aifeedback.labelling.work import judge
     from aifeedback.scoring import MICRO_BATCH
 
-    with Progress(work.pictures, "images", "judge") as told:
+    kinds = {bool(identity.get("compares")) for identity in panel.identities.values()}  # asked one after the other
+    with Progress(work.pictures * len(kinds), "images", "judge") as told:
 
         def score(names: Sequence[str], images: list[Candidate]) -> dict[str, list[Score]]:
             return panel.score(names, images, told)

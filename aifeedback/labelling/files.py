@@ -160,7 +160,7 @@ def _write_csv(table: Table, path: Path, facts: Mapping[str, Any]) -> None:
 def _holds_images(kind: Any) -> bool:
     import pyarrow.types as kinds
 
-    return kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_struct(kind)
+    return bool(kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_struct(kind))
 
 
 def _cell(value: Any) -> Any:

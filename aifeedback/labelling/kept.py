@@ -1,7 +1,7 @@
 """Scores by content in files beside the output, so that a killed or repeated call scores nothing twice.
 
-A score belongs to an image (its bytes), a prompt and a scorer (its identity). Only numbers are kept: what could not be
-scored is tried again by the next call.
+A score belongs to an image (its bytes), a prompt and a scorer (its identity); that of a scorer that compares to the
+whole pair. Only numbers are kept: what could not be scored is tried again by the next call.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Kept:
     """
 
     def __init__(self, folder: Path, identities: Mapping[str, dict[str, Any]]) -> None:
-        self.names = list(identities)
+        self.compares = {name: bool(identity.get("compares")) for name, identity in identities.items()}
         self._folder, self._identities = folder, identities
         self._paths: dict[str, Path] = {}
         self._known: dict[str, dict[str, float]] = {}
@@ -55,9 +55,9 @@ class Kept:
         finally:
             self._lock.close()
 
-    def lacking(self, key: str) -> tuple[str, ...]:
-        """Scorers whose score of `key` is not known."""
-        return tuple(name for name in self.names if key not in self._known[name])
+    def lacking(self, key: str, compares: bool) -> tuple[str, ...]:
+        """Scorers of one kind whose score of `key` is not known."""
+        return tuple(name for name, kind in self.compares.items() if kind == compares and key not in self._known[name])
 
     def score(self, name: str, key: str) -> float | None:
         """A known score, else None."""

@@ -170,7 +170,8 @@ def _people_lines(data: Data) -> Iterator[str]:
     people = data["people"]
     odd = "".join(f", {count:,} {reason}" for reason, count in people["odd"].items())
     yield f"labels by people: {people['decided']:,} decided, {people['ties']:,} ties, {people['no_label']:,} none{odd}"
-    table = [("agreement with people", "ties dropped", "95 % interval", "pairs", "with ties", "at |p0 - p1| <=")]
+    heading = ("agreement with people", "ties dropped", "95 % interval", "pairs", "with ties", "at |p0 - p1| <=")
+    table: list[tuple[str, ...]] = [heading]
     table += [_accuracy_row(about["name"], about["accuracy"], about["with_ties"]) for about in data["scorers"]]
     if "together" in data:
         table.append(_accuracy_row(f"all ({data['together']['aggregate']})", data["together"]["accuracy"], None))
@@ -178,7 +179,9 @@ def _people_lines(data: Data) -> Iterator[str]:
     if any((about["with_ties"] or {}).get("chosen_here") for about in data["scorers"]):
         yield "* the best threshold on these pairs, which flatters; --tie-threshold T takes one from elsewhere"
     for about in data["scorers"]:
-        rows = [(f"margin of {about['name']}", "agree", "disagree", "scorer ties", "people tie", "accuracy")]
+        rows: list[tuple[str, ...]] = [
+            (f"margin of {about['name']}", "agree", "disagree", "scorer ties", "people tie", "accuracy")
+        ]
         for found in about["by_margin"]:
             counts = [f"{found[key]:,}" for key in ("agree", "disagree", "tied_by_scorer", "tied_by_people")]
             rows.append((f"{found['low']:.3g} to {found['high']:.3g}", *counts, _share(found["accuracy"])))

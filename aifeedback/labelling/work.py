@@ -52,29 +52,29 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image as a row mentions it; `problem` says why there is nothing to score."""
+    """An image as a row mentions it; `problem` says why there is nothing to score. `beside`: digests of its pair."""
 
     group: str
     index: int
     name: str
     prompt: str
     data: bytes
+    digest: str
     problem: str | None
+    beside: tuple[str, ...] = ()
 
-    @property
-    def digest(self) -> str:
-        """Names the image by its bytes."""
-        return hashlib.blake2b(self.data, digest_size=16).hexdigest()
-
-    @property
-    def key(self) -> str:
-        """Names image and prompt: what a score depends on."""
-        return hashlib.blake2b(f"{self.digest}\0{self.prompt}".encode(), digest_size=16).hexdigest()
+    def key(self, compares: bool) -> str:
+        """Names what a score depends on: image and prompt, and the whole pair for a scorer that compares."""
+        seen = f"{self.index} {' '.join(self.beside)}" if compares else self.digest
+        return hashlib.blake2b(f"{seen}\0{self.prompt}".encode(), digest_size=16).hexdigest()
 
 
 @dataclass
 class Judged:
-    """Entries in the order of the rows (two per row of pairs), the images' names, and rows with people's labels."""
+    """Entries in the order of the rows (two per row of pairs), the images' names, and rows with people's labels.
+
+    `repeated` counts mentions of an image and prompt that was met before, `found` those whose scores were known.
+    """
 
     entries: list[Entry] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -109,54 +109,65 @@ def judge(
             judged.labels += labels
             if len(waiting) >= size or not pictures:
                 began = time.monotonic()
-                reasons = _score(waiting, score, kept, judged, seen, done)
-                judged.entries += [_entry(picture, kept, reasons.get(picture.key, {})) for picture in waiting]
-                judged.names += [picture.name for picture in waiting]
+                _score_block(waiting, score, kept, judged, seen, done)
                 rate = len(waiting) / max(time.monotonic() - began, 1e-3)
                 size, waiting = min(max(batch, int(rate * _SECONDS)), _BATCHES * batch), []
     return judged
 
 
-def _score(
+def _score_block(
     pictures: Sequence[Picture],
     score: Callable[[Sequence[str], list[Candidate]], Mapping[str, list[Score]]],
     kept: Kept,
     judged: Judged,
     seen: set[str],
     done: Callable[[int], None],
-) -> dict[str, dict[str, str]]:
-    """Score what is not known; images that lack the same scorers go together. Returns reasons by key and scorer."""
+) -> None:
+    """Score some pictures and note the outcome; scorers that compare are asked apart, their pairs being whole."""
+    reasons: dict[tuple[str, str], str] = {}
+    asked: set[str] = set()
+    for compares in sorted(set(kept.compares.values())):
+        groups = _lacking(pictures, kept, compares)
+        done(len(pictures) - sum(map(len, groups.values())))
+        for names, group in groups.items():
+            asked.update(picture.key(False) for picture in group.values())
+            for name, values in score(names, [_candidate(p) for p in group.values()]).items():
+                found = dict(zip(group, values, strict=True))
+                kept.add(name, {key: s.score for key, s in found.items() if s.score is not None})
+                reasons |= {(name, k): s.reason or "no reason given" for k, s in found.items() if s.score is None}
+    for picture in pictures:
+        key = picture.key(False)
+        judged.repeated += key in seen and not picture.problem
+        judged.found += key not in seen and key not in asked and not picture.problem
+        seen.add(key)
+        judged.entries.append(_entry(picture, kept, reasons))
+        judged.names.append(picture.name)
+
+
+def _lacking(pictures: Sequence[Picture], kept: Kept, compares: bool) -> dict[tuple[str, ...], dict[str, Picture]]:
+    """What is to be scored: the scorers that lack it -> key -> picture, each key once."""
     groups: dict[tuple[str, ...], dict[str, Picture]] = {}
     for picture in pictures:
-        lacking = () if picture.problem else kept.lacking(picture.key)
-        judged.repeated += picture.key in seen and not picture.problem
-        judged.found += not lacking and not picture.problem and picture.key not in seen
-        seen.add(picture.key)
-        groups.setdefault(lacking, {})[picture.key] = picture
-    asked = sum(len(group) for lacking, group in groups.items() if lacking)
-    done(len(pictures) - asked)
-    reasons: dict[str, dict[str, str]] = {}
-    for lacking, group in groups.items():
-        scores = score(lacking, [_candidate(p) for p in group.values()]) if lacking else {}
-        for name, values in scores.items():
-            kept.add(name, {key: s.score for key, s in zip(group, values, strict=True) if s.score is not None})
-            for key, value in zip(group, values, strict=True):
-                if value.score is None:
-                    reasons.setdefault(key, {})[name] = value.reason or "no reason given"
-    return reasons
+        key = picture.key(compares)
+        names = () if picture.problem else kept.lacking(key, compares)
+        if names:
+            groups.setdefault(names, {})[key] = picture
+    return groups
 
 
 def _candidate(picture: Picture) -> Candidate:
     return Candidate(picture.group, picture.prompt, picture.index, None, picture.data, 0, 0, "given")
 
 
-def _entry(picture: Picture, kept: Kept, reasons: Mapping[str, str]) -> Entry:
-    if picture.problem:
-        scores: dict[str, float | None] = dict.fromkeys(kept.names)
-        reasons = dict.fromkeys(kept.names, picture.problem)
-    else:
-        scores = {name: kept.score(name, picture.key) for name in kept.names}
-    return Entry(picture.group, picture.prompt, picture.index, picture.digest, scores, reasons)
+def _entry(picture: Picture, kept: Kept, reasons: Mapping[tuple[str, str], str]) -> Entry:
+    scores: dict[str, float | None] = {}
+    why: dict[str, str] = {}
+    for name, compares in kept.compares.items():
+        key = picture.key(compares)
+        scores[name] = None if picture.problem else kept.score(name, key)
+        if scores[name] is None:
+            why[name] = picture.problem or reasons[name, key]
+    return Entry(picture.group, picture.prompt, picture.index, picture.digest, scores, why)
 
 
 def _blocks(work: Work, size: int) -> Iterator[tuple[list[Picture], list[tuple[Any, ...]]]]:
@@ -170,16 +181,19 @@ def _blocks(work: Work, size: int) -> Iterator[tuple[list[Picture], list[tuple[A
         number += len(rows)
 
 
-def _pictures(work: Work, number: int, row: dict[str, Any]) -> Iterator[Picture]:
+def _pictures(work: Work, number: int, row: dict[str, Any]) -> list[Picture]:
     text = row[work.prompt]
     prompt = prompt_of(text if isinstance(text, str) else "")
     missing = None if prompt.text or work.empty_prompt else NO_PROMPT
-    pair = len(work.images) > 1
-    for side, column in enumerate(work.images):
-        name, data, problem = image_of(row[column], work.root, f"{Path(work.table.source).name}:{number + 1}")
+    place = f"{Path(work.table.source).name}:{number + 1}"
+    images = [image_of(row[column], work.root, place) for column in work.images]
+    digests = tuple(hashlib.blake2b(data, digest_size=16).hexdigest() for _, data, _ in images)
+    found = []
+    for side, (name, data, problem) in enumerate(images):
         # The images of a pair are compared with each other; single ones with all of the same prompt.
-        group, index = (str(number), side) if pair else (prompt.id, number)
-        yield Picture(group, index, name, prompt.text, data, problem or missing)
+        group, index = (str(number), side) if len(images) > 1 else (prompt.id, number)
+        found.append(Picture(group, index, name, prompt.text, data, digests[side], problem or missing, digests))
+    return found
 
 
 def image_of(value: Any, root: Path, name: str) -> tuple[str, bytes, str | None]:

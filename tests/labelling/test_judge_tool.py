@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from aifeedback.cli import main
 from aifeedback.data.preferences import open_preferences
@@ -292,3 +293,52 @@ def test_a_damaged_file_of_scores_is_made_again(prompts: Path) -> None:
     judge(*words)
     assert [row["shapes"] for row in rows("scores.parquet")] == [1.0, WRONG, 1.0]
     assert part.with_name(part.name + ".damaged").exists()
+
+
+WIDER = """
+import os
+
+class Wider:
+    name, weights, backbone, scale, tau, prompt_limit = "wider", None, None, "", 1.0, None
+    identity = {"name": "wider:load", "settings": {}, "compares": True}
+
+    def prepare(self, image):
+        return image.size[0]
+
+    def embed(self, prompts):
+        return prompts
+
+    def compare(self, sets, text):
+        with open("compared", "a") as file:
+            file.write("".join(f"{len(own)}" for own in sets))
+        return [[float(sum(width > other for other in own)) for width in own] for own in sets]
+
+
+def load(*, device):
+    return Wider()
+
+def identity():
+    return {"compares": True}
+"""
+
+
+def test_a_scorer_that_compares_sees_whole_pairs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "wider.py").write_text(WIDER)
+    monkeypatch.syspath_prepend(folder)
+    for n in (1, 2, 3):
+        Image.new("RGB", (10 * n, 10)).save(f"{n}.png")
+    # one prompt, images shared between pairs, a pair met twice
+    Path("p.csv").write_text("image_0,image_1,prompt\n1.png,2.png,x\n3.png,2.png,x\n1.png,2.png,x\n2.png,1.png,x\n")
+    words = ["--scorer", "wider:load", "--scorer", "jpeg_size", "--allow-code"]
+    judge("--pairs", "p.csv", *words)
+    found = rows("pairs.parquet")
+    assert [(row["wider:load_0"], row["wider:load_1"]) for row in found] == [(0, 1), (1, 0), (0, 1), (1, 0)]
+    assert Path("compared").read_text() == "222"
+    Path("pairs.parquet").unlink()
+    judge("--pairs", "p.csv", *words)
+    assert Path("compared").read_text() == "222"
+    capsys.readouterr()
+    judge("--images", "p.csv", "--image-column", "image_0", *words, code=2)
+    assert "wider:load: compares the images of a pair" in capsys.readouterr().err
