@@ -89,7 +89,7 @@ def parameters(kind: Kind, name: str) -> dict[str, inspect.Parameter] | None:
     if file not in _files(kind):
         return None
     factory = inspect.unwrap(_factory(kind, file))
-    found = [p for p in inspect.signature(factory).parameters.values() if _is_setting(p) and p.name not in fixed]
+    found = [p for p in inspect.signature(factory).parameters.values() if is_setting(p) and p.name not in fixed]
     space = vars(sys.modules[factory.__module__])
     return {p.name: p.replace(annotation=_resolved(p.annotation, space)) for p in found}
 
@@ -171,15 +171,22 @@ def _load_code(name: str, allow_code: bool) -> Any:
         factory = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"{name}: cannot be loaded: {error}") from error
-    _log.warning("running your own code: %s from %s", name, _origin(module_name))
+    _say_running(name, _origin(module_name))
     return factory
+
+
+@cache
+def _say_running(name: str, origin: str) -> None:
+    """Say once per process which file of the user's runs."""
+    _log.warning("running your own code: %s from %s", name, origin)
 
 
 def _origin(module_name: str) -> str:
     return str(getattr(sys.modules.get(module_name), "__file__", None) or module_name)
 
 
-def _is_setting(parameter: inspect.Parameter) -> bool:
+def is_setting(parameter: inspect.Parameter) -> bool:
+    """Whether a factory's parameter is a setting of the recipe: by keyword only, and no launch option."""
     return parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.name not in _LAUNCH
 
 

@@ -8,10 +8,12 @@ share lives in files beginning with `_`.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import logging
 import sys
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from aifeedback import plugins
@@ -94,7 +96,8 @@ def identity_of(name: str, settings: dict[str, Any], allow_code: bool = False, o
 
     Loads no weights, and holds no path: a folder of weights stands there as the digest of its content. What the file's
     own `identity` says takes the place of the setting of that name. Which commit a Hub id stands for is asked of the
-    Hub, with `offline` of the cache alone. An alias and its file with the same settings are one scorer.
+    Hub, with `offline` of the cache alone. An alias and its file with the same settings are one scorer. A user's own
+    scorer without `identity` is known by its settings and the digest of the file it is from.
 
     Raises:
         RecipeError: no scorer of this name.
@@ -102,8 +105,8 @@ def identity_of(name: str, settings: dict[str, Any], allow_code: bool = False, o
     """
     identity = _declared(name, "identity", allow_code)
     file, fixed = plugins.alias_of("scorers", name)
-    resolved = {**plugins.settings_of("scorers", file), **settings, **fixed}
-    own: dict[str, Any] = {}
+    resolved = {**_defaults(file, allow_code), **settings, **fixed}
+    own: dict[str, Any] = {} if callable(identity) else _code(file, allow_code)
     if callable(identity):
         takes = inspect.signature(identity).parameters
         own = identity(**resolved, **({"offline": offline} if "offline" in takes else {}))
@@ -115,6 +118,23 @@ def perfect_of(name: str, allow_code: bool = False) -> float | None:
     """The score that means "exactly right": `PERFECT` of the scorer's file, None where it declares none."""
     perfect = _declared(name, "PERFECT", allow_code)
     return None if perfect is None else float(perfect)
+
+
+def _defaults(file: str, allow_code: bool) -> dict[str, Any]:
+    """Settings and their defaults, of a user's own scorer too, which is imported by now."""
+    if plugins.parameters("scorers", file) is not None:
+        return plugins.settings_of("scorers", file)
+    found = inspect.signature(plugins.load("scorers", file, allow_code=allow_code)).parameters.values()
+    return {p.name: p.default for p in found if plugins.is_setting(p) and p.default is not plugins.REQUIRED}
+
+
+def _code(file: str, allow_code: bool) -> dict[str, Any]:
+    """Digest of the file that a user's own scorer is from; nothing for ours, which carry a version."""
+    if plugins.parameters("scorers", file) is not None:
+        return {}
+    module = sys.modules.get(plugins.load("scorers", file, allow_code=allow_code).__module__)
+    source = Path(str(getattr(module, "__file__", None)))
+    return {"code": hashlib.sha256(source.read_bytes()).hexdigest()[:12]} if source.is_file() else {}
 
 
 def _declared(name: str, what: str, allow_code: bool) -> Any:
