@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +59,7 @@ def of_folder(folder: Path) -> dict[str, Image.Image]:
     return found
 
 
-def write(images: dict[str, Image.Image], folder: Path) -> Iterator[str]:
+def write(images: Mapping[str, Image.Image], folder: Path) -> Iterator[str]:
     """Write them losslessly, so that both sides decode the same pixels; yields the file names in order."""
     for number, image in enumerate(images.values()):
         name = f"{number:04d}.png"

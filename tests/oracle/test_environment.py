@@ -66,7 +66,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_built_once_in_the_cache(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pip = Pip()
-    monkeypatch.setattr(environment.subprocess, "run", pip)
+    monkeypatch.setattr("aifeedback.oracle.environment.subprocess.run", pip)
     python = environment.made()
     assert python == environment.default_folder() / "bin" / "python"
     assert python.is_relative_to(home / "oracle")
@@ -88,14 +88,14 @@ def test_other_pins_are_another_environment(home: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("fails", ["venv", "requirements.txt", "--versions"])
 def test_a_failed_build_is_one_error_and_is_made_again(fails: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = "noise\nERROR: No matching distribution found for hpsv2==1.2.0\nmore noise\n"
-    monkeypatch.setattr(environment.subprocess, "run", Pip(fails, said))
+    monkeypatch.setattr("aifeedback.oracle.environment.subprocess.run", Pip(fails, said))
     with pytest.raises(AIFeedbackError, match="ERROR: No matching distribution found for hpsv2==1.2.0") as caught:
         environment.made()
     log = environment.default_folder().with_suffix(".log")
     assert str(log) in str(caught.value.hint)
     assert fails == "--versions" or "more noise" in log.read_text()
     again = Pip()
-    monkeypatch.setattr(environment.subprocess, "run", again)
+    monkeypatch.setattr("aifeedback.oracle.environment.subprocess.run", again)
     environment.made()
     assert "venv" in again.commands[0]
 
@@ -103,7 +103,7 @@ def test_a_failed_build_is_one_error_and_is_made_again(fails: str, home: Path, m
 def test_a_killed_build_is_not_taken_for_a_whole_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = scripted(environment.default_folder(), "#!/bin/sh\n")
     (folder / "left").write_text("by a killed build")
-    monkeypatch.setattr(environment.subprocess, "run", Pip())
+    monkeypatch.setattr("aifeedback.oracle.environment.subprocess.run", Pip())
     environment.made()
     assert not (folder / "left").exists()
 

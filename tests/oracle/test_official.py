@@ -25,17 +25,20 @@ def job(folder: Path, images: dict[str, Image.Image]) -> Job:
 
 
 def test_images_that_fail_are_tried_as_rgb_then_refused(tmp_path: Path) -> None:
-    def refusal(image: Any) -> str | None:
+    def transform(image: Any) -> Any:
         if image.mode == "RGBA":
             raise RuntimeError("expected 3 channels\nand a long story")
-        return "too long" if image.width == 5 else None
+        return np.zeros((3, *image.size))
 
     images = {"a.png": Image.new("RGB", (4, 4)), "b.png": Image.new("RGBA", (4, 4)), "c.png": Image.new("L", (5, 4))}
     asked = job(tmp_path, images)
     assert (asked.weights, asked.settings) == (None, {"version": "2.0"})
-    taken, notes = asked.readable(refusal)
+    taken, notes = asked.readable(transform, (3, 4, 4))
     assert [image and image.mode for image in taken] == ["RGB", "RGB", None]
-    assert notes == {"b.png": "given as RGB: RuntimeError: expected 3 channels", "c.png": "refused: too long"}
+    assert notes == {
+        "b.png": "given as RGB: RuntimeError: expected 3 channels",
+        "c.png": "refused: its transform gives (3, 5, 4), not (3, 4, 4)",
+    }
 
 
 def test_an_answer_holds_no_nan(tmp_path: Path) -> None:
@@ -64,7 +67,7 @@ def test_fill_leaves_position_ids() -> None:
     model.register_buffer("position_ids", torch.arange(3))
     formula.fill(model)
     assert torch.equal(model.bias, formula.drawn("bias", (2,)))
-    assert model.position_ids.tolist() == [0, 1, 2]
+    assert model.state_dict()["position_ids"].tolist() == [0, 1, 2]
 
 
 def test_clip_vocabulary_is_read_as_open_clip_reads_it(tmp_path: Path) -> None:
@@ -92,6 +95,12 @@ def test_bert_vocabulary_has_the_published_size(tmp_path: Path) -> None:
     tokenizer.add_tokens(["[DEC]", "[ENC]"], special_tokens=True)
     assert len(tokenizer) == 30524
     assert tokenizer.unk_token_id not in tokenizer("a painting: zebras, caf\u00e9")["input_ids"]
+
+
+def test_late_conversion_is_told_where_it_matters() -> None:
+    assert image_reward._late_conversion("a.png", [0.5, 1.0], [0.5, 1.0]) == {}
+    said = image_reward._late_conversion("a.png", [0.5, 1.0], [0.25, 1.125])
+    assert "0.25 apart" in said["a.png"]
 
 
 def test_a_missing_package_is_named() -> None:

@@ -78,10 +78,11 @@ def ours(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What our scorer was loaded with."""
     loaded: list[dict[str, Any]] = []
 
-    def load(kind: str, name: str) -> Any:
-        return lambda **settings: loaded.append(settings) or Ours()
+    def made(**settings: Any) -> Ours:
+        loaded.append(settings)
+        return Ours()
 
-    monkeypatch.setattr(verify.plugins, "load", load)
+    monkeypatch.setattr("aifeedback.plugins.load", lambda kind, name: made)
     monkeypatch.setattr(images, "PROMPTS", ("xx", "x"))
     return loaded
 

@@ -31,7 +31,7 @@ def answer(job: Job) -> Answer:
     names = HUB[job.judge] if job.weights == "real" else (job.weights or str(job.folder / "weights"),) * 2
     model = AutoModel.from_pretrained(names[0]).eval()
     processor = AutoProcessor.from_pretrained(names[1])
-    images, notes = job.readable(lambda image: processor(images=image, return_tensors="pt") is None or None)
+    images, notes = job.readable(lambda image: processor(images=image, return_tensors="pt"))
     rows = [None if image is None else _scores(job, model, processor, image) for image in images]
     return Answer(rows, notes, None if job.weights else "weights")
 

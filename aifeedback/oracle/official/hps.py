@@ -42,7 +42,7 @@ def answer(job: Job) -> Answer:
     img_score.initialize_model()
     version = str(job.settings.get("version", "2.1"))
     weights = _checkpoint(job, version, img_score.model_dict["model"])
-    images, notes = job.readable(lambda image: _refusal(img_score.model_dict["preprocess_val"], image))
+    images, notes = job.readable(img_score.model_dict["preprocess_val"], (3, 224, 224))
     kept = [image for image in images if image is not None]
     columns = [iter(img_score.score(kept, prompt, weights, f"v{version}")) for prompt in job.prompts]
     rows = [None if image is None else [float(next(column)) for column in columns] for image in images]
@@ -62,9 +62,3 @@ def _checkpoint(job: Job, version: str, model: torch.nn.Module) -> str | None:
 
 def _file(path: Path, version: str) -> str:
     return str(path / FILES[version] if path.is_dir() else path)
-
-
-def _refusal(transform: Any, image: Any) -> str | None:
-    """Why the official code cannot take an image; None: it can."""
-    shape = tuple(transform(image).shape)
-    return None if shape == (3, 224, 224) else f"its transform gives {shape}, not (3, 224, 224)"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from . import repairs
 from .formula import fill
 from .job import Answer, Job
 
-MED = {
+MED: dict[str, Any] = {
     "attention_probs_dropout_prob": 0.1, "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "hidden_size": 768,
     "initializer_range": 0.02, "intermediate_size": 3072, "layer_norm_eps": 1e-12, "max_position_embeddings": 512,
     "model_type": "bert", "num_attention_heads": 12, "num_hidden_layers": 12, "pad_token_id": 0, "type_vocab_size": 2,
@@ -21,36 +20,21 @@ MED = {
 }  # fmt: skip
 """The published med_config.json."""
 
-SMALL_MED = {**MED, "intermediate_size": 512, "num_hidden_layers": 2}
+SMALL_MED: dict[str, Any] = {**MED, "intermediate_size": 512, "num_hidden_layers": 2}
 SMALL_VIT = {"embed_dim": 128, "depth": 2, "num_heads": 16}
 WORDS = MED["vocab_size"] - 2  # [DEC] and [ENC] are added
 
 
 def answer(job: Job) -> Answer:
     """Score every image for every prompt."""
-    repairs.torchvision()
-    repairs.image_reward()
-    from ImageReward.ImageReward import ImageReward
-    from ImageReward.models.BLIP import blip_pretrain
-
-    made = job.folder / "weights" if job.weights is None else None
-    if made is not None:
-        write_words(made)
-        blip_pretrain.create_vit = _small_vit
-    words = made or (Path(job.weights) if os.path.isdir(job.weights or "") else None)
-    if words is not None and (words / "vocab.txt").is_file():
-        blip_pretrain.init_tokenizer = lambda: _tokenizer(words)
-    config = job.folder / "med_config.json"
-    config.write_text(json.dumps(SMALL_MED if made else MED))
-    model = ImageReward(med_config=str(config), device="cpu").eval()
-    if made is not None:
-        fill(model, job.seed)
-        torch.save(model.state_dict(), made / "ImageReward.pt")
-    model.load_state_dict(torch.load(_checkpoint(job), map_location="cpu"), strict=False)  # strict as load() has it
-    images, notes = job.readable(lambda image: model.preprocess(image) is None or None)
-    with torch.no_grad():
-        rows = [None if i is None else [model.score(prompt, i) for prompt in job.prompts] for i in images]
-    return Answer(rows, notes, "weights" if made else None)
+    model = _model(job)
+    images, notes = job.readable(model.preprocess)
+    rows: list[list[float] | None] = []
+    for name, image in zip(job.images, images, strict=True):
+        rows.append(None if image is None else _scores(model, job.prompts, image.convert("RGB")))
+        if rows[-1] is not None and image.mode != "RGB":
+            notes |= _late_conversion(name, rows[-1], _scores(model, job.prompts, image))
+    return Answer(rows, notes, None if job.weights else "weights")
 
 
 def write_words(folder: Path) -> None:
@@ -62,6 +46,42 @@ def write_words(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     unused = [f"[unused{number}]" for number in range(WORDS - len(known))]
     (folder / "vocab.txt").write_text("\n".join([*known, *unused]) + "\n", encoding="utf-8")
+
+
+def _model(job: Job) -> Any:
+    """The network with the weights of the job: the given ones, the published ones, or small ones made here."""
+    repairs.torchvision()
+    repairs.image_reward()
+    from ImageReward.ImageReward import ImageReward
+    from ImageReward.models.BLIP import blip_pretrain
+
+    made = job.folder / "weights" if job.weights is None else None
+    if made is not None:
+        write_words(made)
+        blip_pretrain.create_vit = _small_vit
+    words = made or Path(job.weights or "")
+    if (words / "vocab.txt").is_file():
+        blip_pretrain.init_tokenizer = lambda: _tokenizer(words)
+    config = job.folder / "med_config.json"
+    config.write_text(json.dumps(SMALL_MED if made else MED))
+    model = ImageReward(med_config=str(config), device="cpu").eval()
+    if made is not None:
+        fill(model, job.seed)
+        torch.save(model.state_dict(), made / "ImageReward.pt")
+    model.load_state_dict(torch.load(_checkpoint(job), map_location="cpu"), strict=False)  # strict as load() has it
+    return model
+
+
+@torch.no_grad()
+def _scores(model: Any, prompts: list[str], image: Any) -> list[float]:
+    return [model.score(prompt, image) for prompt in prompts]
+
+
+def _late_conversion(name: str, as_rgb: list[float], as_it_is: list[float]) -> dict[str, str]:
+    """What to say of an image that comes out otherwise where it is resized before it becomes RGB, as upstream does."""
+    apart = max(abs(a - b) for a, b in zip(as_rgb, as_it_is, strict=True))
+    said = f"given as RGB: the original code resizes first and converts then, {apart:.2g} apart from this"
+    return {name: said} if apart else {}
 
 
 def _checkpoint(job: Job) -> str:

@@ -26,11 +26,14 @@ class Job:
         """Read the job of a folder."""
         return Job(folder=folder, **json.loads((folder / "job.json").read_text("utf-8")))
 
-    def readable(self, refusal: Callable[[Any], str | None]) -> tuple[list[Any], dict[str, str]]:
+    def readable(
+        self, transform: Callable[[Any], Any], shape: tuple[int, ...] | None = None
+    ) -> tuple[list[Any], dict[str, str]]:
         """The images as the official code can take them (None: not at all), and by file name what was done to them.
 
         Args:
-            refusal: says why it cannot take an image, by words or by any error; None where it can.
+            transform: what the official code does first with an image.
+            shape: of its result, if the official code fails on another one.
         """
         from PIL import Image
 
@@ -39,22 +42,26 @@ class Job:
         for name in self.images:
             with Image.open(self.folder / name) as opened:
                 image = opened.copy()
-            reason = _tried(refusal, image)
+            reason = _refusal(transform, shape, image)
             if reason is not None and image.mode != "RGB":
                 notes[name] = f"given as RGB: {reason}"
                 image = image.convert("RGB")
-                reason = _tried(refusal, image)
+                reason = _refusal(transform, shape, image)
             if reason is not None:
                 notes[name] = f"refused: {reason}"
             taken.append(None if reason is not None else image)
         return taken, notes
 
 
-def _tried(refusal: Callable[[Any], str | None], image: Any) -> str | None:
+def _refusal(transform: Callable[[Any], Any], shape: tuple[int, ...] | None, image: Any) -> str | None:
+    """Why the official code cannot take an image; None: it can."""
     try:
-        return refusal(image)
-    except Exception as error:  # whatever the official code trips over
+        made = transform(image)
+    except Exception as error:  # whatever it trips over
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    if shape is None or tuple(made.shape) == shape:
+        return None
+    return f"its transform gives {tuple(made.shape)}, not {shape}"
 
 
 @dataclass(frozen=True)
