@@ -104,6 +104,8 @@ def _imagereward(folder: Path, layers: tuple[int, int], dtype: str, device: str)
         ),
         add_pooling_layer=False,
     )  # fmt: skip
+    for tensor in (p for tower in (vision, text) for p in tower.parameters() if p.ndim > 1):
+        torch.nn.init.normal_(tensor, std=tensor[0].numel() ** -0.5)  # BLIP's own 0.02 would make it blind to images
     head = torch.randn(768, dtype=torch.float64) / 768**0.5, 0.0
     vocabulary_file = folder / "vocab.txt"
     listed = sorted({word for prompt in _prompts(2000, 0) for word in prompt.split()})

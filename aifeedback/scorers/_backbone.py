@@ -43,8 +43,7 @@ class Backbone:
         self.size: int = model.config.vision_config.image_size
         self.context: int = model.config.text_config.max_position_embeddings
         self._last: tuple[list[Any], Tensor] | None = None
-        self._tower: Callable[[Tensor], Tensor] = self._embedded
-        self._compiled = False
+        self._tower = _tower(self.model)
 
     def prepare(self, image: Image.Image) -> Tensor:
         """The central square or the letterbox, normalised: (3, S, S) float32."""
@@ -90,11 +89,8 @@ class Backbone:
 
     def compile(self) -> None:
         """From now on run the image tower compiled, at one batch size."""
-        if not self._compiled:
-            self._tower, self._compiled = OneSize(self._embedded), True
-
-    def _embedded(self, pixels: Tensor) -> Tensor:
-        return _unit(self.model.get_image_features(pixel_values=pixels))
+        if not isinstance(self._tower, OneSize):
+            self._tower = OneSize(self._tower)
 
     def _read(self, prompts: list[str]) -> list[str]:
         return [cleaned(prompt) for prompt in prompts] if self.reading.cleaned else prompts
@@ -105,6 +101,11 @@ def cleaned(prompt: str) -> str:
     import ftfy
 
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(prompt))).split()).lower()
+
+
+def _tower(model: Any) -> Callable[[Tensor], Tensor]:
+    """Pixels (N, 3, S, S) to unit embeddings (N, D); holds the model alone, so that a backbone is freed at once."""
+    return lambda pixels: _unit(model.get_image_features(pixel_values=pixels))
 
 
 def _unit(output: Any) -> Tensor:

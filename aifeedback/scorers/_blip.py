@@ -53,7 +53,7 @@ class Network:
         self.weight, self.bias = head
         self.tokenizer, self.device = tokenizer, device
         self.size: int = vision.config.image_size
-        self._see: Callable[[Tensor], Tensor] = self._seen
+        self._see: Callable[[Tensor], Tensor] = lambda pixels: vision(pixel_values=pixels).last_hidden_state
 
     def prepare(self, image: Image.Image) -> Tensor:
         """Shortest side to S (bicubic), centre crop as torchvision's, normalised: (3, S, S) float32."""
@@ -85,10 +85,8 @@ class Network:
 
     def compile(self) -> None:
         """From now on run the image tower compiled, at one batch size."""
-        self._see = OneSize(self._seen)
-
-    def _seen(self, pixels: Tensor) -> Tensor:
-        return self.vision(pixel_values=pixels).last_hidden_state  # type: ignore[no-any-return]
+        if not isinstance(self._see, OneSize):
+            self._see = OneSize(self._see)
 
 
 def padded(tokens: list[list[int]]) -> tuple[Tensor, Tensor]:
