@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -20,27 +19,9 @@ TINY_SIZE = 16
 
 def tiny_tokenizer(folder: Path, context: int = 16) -> Any:
     """A CLIPTokenizer that knows a few words and spells the rest in bytes."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import CLIPTokenizer
+    from aifeedback.zoo.vocabulary import train_tokenizer
 
-    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=700, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
-    )
-    bpe.train_from_iterator(WORDS * 4, trainer)
-    merges = [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
-    start, end = "<|startoftext|>", "<|endoftext|>"
-    tokens = [*alphabet, *(c + "</w>" for c in alphabet), *(a + b for a, b in merges), start, end]
-    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
-    files = str(folder / "vocab.json"), str(folder / "merges.txt")
-    return CLIPTokenizer(*files, model_max_length=context, pad_token=end)
+    return train_tokenizer(folder, WORDS * 4, 700, context)
 
 
 def make_pipeline(folder: Path, prediction_type: str = "epsilon", seed: int = 0) -> Path:
