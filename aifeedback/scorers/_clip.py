@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Dtype = Literal["float32", "float16", "bfloat16"]
+OPENAI_L = "openai/clip-vit-large-patch14"
+OPENAI_L_REVISION = "32bd64288804d66eefd0ccbe215aa642df71cc41"
+LAION_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+LAION_H_REVISION = "1c2b8495b28150b8a4922ee1c8edee224c284c0c"
 _WORDS = ("tokenizer.json", "vocab.json", "merges.txt")
 
 
@@ -31,6 +35,10 @@ class Published:
     tokenizer: str
     gigabytes: float
     tau: float
+    revision: str
+    """Commit of `weights`."""
+    tokenizer_revision: str
+    """Commit of `tokenizer`."""
     scaled: bool = False
     """Times exp(logit_scale)."""
     reading: Reading = Reading()
@@ -109,7 +117,7 @@ def _found(published: Published, weights: str, revision: str | None, offline: bo
     try:
         path = None if weights.startswith(BUILTIN) else _local(published, weights)
         if path is None or path.is_dir():
-            return weights_identity(weights, revision, offline)
+            return weights_identity(weights, revision or _pinned(published, weights), offline)
         read = [weights_identity(str(file)) for file in (path, *_beside(path)) if file.is_file()]
         return read[0] if len(read) == 1 else f"file@{digest(read)}"
     except WeightsError as error:
@@ -126,6 +134,11 @@ def _local(published: Published, weights: str) -> Path | None:
     return _checkpoint.find(weights, (f"{Path(published.file).stem}.safetensors", published.file), None, True)
 
 
+def _pinned(published: Published, weights: str) -> str | None:
+    """The commit that is read unless another is asked for."""
+    return published.revision if weights == published.weights else None
+
+
 def _beside(checkpoint: Path) -> list[Path]:
     """What is read together with a checkpoint of one file, where it is there."""
     return [checkpoint.with_name(name) for name in (_open_clip.CONFIG, *_WORDS)]
@@ -140,6 +153,7 @@ def load_backbone(
         WeightsError: they are not there, cannot be read or do not fit. Nothing is put in their place.
     """
     weights = weights or published.weights
+    revision = revision or _pinned(published, weights)
     if weights != published.weights:
         say_unpublished(published.scorer, weights)
     found = _found(published, weights, revision, offline)
@@ -175,8 +189,11 @@ def _read(published: Published, weights: str, revision: str | None, offline: boo
     else:
         model = _from_pretrained(weights if path is None else str(path), revision, offline)
     if words == published.tokenizer:  # of a repository that it cannot reach transformers 5 makes an empty tokenizer
-        _checkpoint.find(words, ("tokenizer.json", "vocab.json"), None, offline)
-    return model, CLIPTokenizer.from_pretrained(words, local_files_only=offline)
+        _checkpoint.find(words, ("tokenizer.json", "vocab.json"), published.tokenizer_revision, offline)
+        return model, CLIPTokenizer.from_pretrained(
+            words, revision=published.tokenizer_revision, local_files_only=offline
+        )
+    return model, CLIPTokenizer.from_pretrained(words, local_files_only=True)
 
 
 def _from_pretrained(source: str, revision: str | None, offline: bool) -> Any:
@@ -201,8 +218,8 @@ def _has_tokenizer(folder: Path) -> bool:
 
 
 def _not_loaded(published: Published, message: str) -> WeightsError:
-    model = published.file or "config.json model.safetensors"
-    words = f"{published.tokenizer} tokenizer_config.json {' '.join(_WORDS)}"
+    model = f"{published.file or 'config.json model.safetensors'} --revision {published.revision}"
+    words = f"{published.tokenizer} tokenizer_config.json {' '.join(_WORDS)} --revision {published.tokenizer_revision}"
     commands = f"hf download {published.weights} {model} && hf download {words}"
     name = f'"{published.scorer}"' if "." in published.scorer else published.scorer
     key = f"judge.scorers.{name}.weights"

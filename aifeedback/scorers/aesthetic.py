@@ -21,6 +21,7 @@ from aifeedback.data import cache_home
 from aifeedback.data.weights import local_file, weights_identity
 from aifeedback.errors import WeightsError
 from aifeedback.scorers import Unscored, _checkpoint, _clip, identity_of, say_unpublished
+from aifeedback.scorers._backbone import Backbone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,8 +30,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TAU = 0.5
-_TOWER = "openai/clip-vit-large-patch14"
-PUBLISHED = _clip.Published("aesthetic", _TOWER, _TOWER, 1.7, TAU, activation="quick_gelu")
+PUBLISHED = _clip.Published(
+    "aesthetic",
+    weights=_clip.OPENAI_L,
+    tokenizer=_clip.OPENAI_L,
+    gigabytes=1.7,
+    tau=TAU,
+    revision=_clip.OPENAI_L_REVISION,
+    tokenizer_revision=_clip.OPENAI_L_REVISION,
+    activation="quick_gelu",
+)
 HEAD = "sac+logos+ava1-l14-linearMSE.pth"
 COMMIT = "6934dd81792f086e613a121dbce43082cb8be85e"
 URL = f"https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/{COMMIT}/{HEAD.replace('+', '%2B')}"
@@ -46,7 +55,7 @@ class Aesthetic:
     """
 
     identity: dict[str, Any]
-    network: _clip.Backbone
+    network: Backbone
     weight: Tensor
     bias: Tensor
     name: str = "aesthetic"

@@ -17,15 +17,32 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from aifeedback.scorers import _clip
+from aifeedback.scorers._backbone import Reading
 
 ALIASES = {"clip-h": {"model": "ViT-H/14"}}
 TAU = 0.01  # CLIP's own temperature
-_L, _H = "openai/clip-vit-large-patch14", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
-PUBLISHED = _clip.Published("clip", _L, _L, 1.7, TAU, activation="quick_gelu")
-_MODELS = {
-    "ViT-L/14": PUBLISHED,
-    "ViT-H/14": _clip.Published("clip-h", _H, _H, 3.9, TAU, reading=_clip.Reading(True, True), head_width=80),
-}
+PUBLISHED = _clip.Published(
+    "clip",
+    weights=_clip.OPENAI_L,
+    tokenizer=_clip.OPENAI_L,
+    gigabytes=1.7,
+    tau=TAU,
+    revision=_clip.OPENAI_L_REVISION,
+    tokenizer_revision=_clip.OPENAI_L_REVISION,
+    activation="quick_gelu",
+)
+PUBLISHED_H = _clip.Published(
+    "clip-h",
+    weights=_clip.LAION_H,
+    tokenizer=_clip.LAION_H,
+    gigabytes=3.9,
+    tau=TAU,
+    revision=_clip.LAION_H_REVISION,
+    tokenizer_revision=_clip.LAION_H_REVISION,
+    reading=Reading(letterbox=True, cleaned=True),
+    head_width=80,
+)
+_MODELS = {"ViT-L/14": PUBLISHED, "ViT-H/14": PUBLISHED_H}
 
 
 def load(

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from aifeedback.scorers import _clip
+from aifeedback.scorers._backbone import Reading
 
 ALIASES = {"hpsv2.1": {"version": "2.1"}, "hpsv2.0": {"version": "2.0"}}
 TAU = 0.01  # the temperature it was tuned with
@@ -30,9 +31,17 @@ Version = Annotated[Literal["2.1", "2.0"], BeforeValidator(str)]  # YAML reads 2
 
 def published(version: str) -> _clip.Published:
     """Version 2.1 or 2.0 as it was published."""
-    words, reading = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", _clip.Reading(letterbox=True, cleaned=True)
     return _clip.Published(
-        f"hpsv2.{version[-1]}", "xswu/HPSv2", words, 3.9, TAU, reading=reading, file=_FILES[version], head_width=80
+        f"hpsv{version}",
+        weights="xswu/HPSv2",
+        tokenizer=_clip.LAION_H,
+        gigabytes=3.9,
+        tau=TAU,
+        revision="697403c78157020a1ae59d23f111aa58ced35b0a",
+        tokenizer_revision=_clip.LAION_H_REVISION,
+        reading=Reading(letterbox=True, cleaned=True),
+        file=_FILES[version],
+        head_width=80,
     )
 
 

@@ -19,10 +19,12 @@ from aifeedback.scorers import _clip
 TAU = 1.0
 PUBLISHED = _clip.Published(
     "pickscore",
-    "yuvalkirstain/PickScore_v1",
-    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+    weights="yuvalkirstain/PickScore_v1",
+    tokenizer=_clip.LAION_H,
     gigabytes=3.9,
     tau=TAU,
+    revision="a4e4367c6dfa7288a00c550414478f865b875800",
+    tokenizer_revision=_clip.LAION_H_REVISION,
     scaled=True,
     head_width=80,
 )

@@ -31,7 +31,7 @@ PROMPTS = {
 }
 """As they are given, and as open_clip cleans them (the last, longer than 16 tokens, is cut)."""
 SIDE, PATCH, WIDTH, HEADS, TEXT, TEXT_HEADS, LAYERS, JOINT, CONTEXT = 28, 14, 160, 2, 128, 2, 2, 24, 16
-Array = np.ndarray[Any, np.dtype[np.float64]]
+Array = Any  # of NumPy, float64
 
 
 def shapes(words: int) -> dict[str, tuple[int, ...]]:

@@ -17,6 +17,10 @@ from tests.scorers import make_aesthetic_fixture, make_clip_fixture
 EXPECTED = json.loads(make_aesthetic_fixture.FILE.read_text())["scores"]
 
 
+def raw(output: Any) -> Any:
+    return getattr(output, "pooler_output", output).float()
+
+
 def ratings(scorer: Any) -> list[float]:
     images = [scorer.prepare(p) for p in make_clip_fixture.pictures()]
     return list(scorer.score(images, scorer.embed(["x"] * len(images))))
@@ -33,7 +37,7 @@ def test_ratings_are_those_of_the_five_layers(scorer: Any) -> None:
 
 
 def test_without_the_norm_it_misses_the_numbers(scorer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_backbone, "_unit", lambda output: getattr(output, "pooler_output", output).float())
+    monkeypatch.setattr(_backbone, "_unit", raw)
     assert max(abs(a - b) for a, b in zip(ratings(scorer), EXPECTED, strict=True)) > 0.1
 
 
@@ -49,7 +53,12 @@ def test_it_shares_the_pass_with_clip(scorer: Any, small_clip: str, monkeypatch:
     assert other.network is scorer.network
     calls: list[int] = []
     kept = other.network.model.get_image_features
-    monkeypatch.setattr(other.network.model, "get_image_features", lambda **k: calls.append(1) or kept(**k))
+
+    def counted(**inputs: Any) -> Any:
+        calls.append(1)
+        return kept(**inputs)
+
+    monkeypatch.setattr(other.network.model, "get_image_features", counted)
     images, text = [other.prepare(p) for p in make_clip_fixture.pictures()], other.embed(["a red circle"] * 5)
     both = other.score(images, text), scorer.score(images, text)
     assert len(calls) == 1

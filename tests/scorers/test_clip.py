@@ -24,6 +24,11 @@ def matrix(scorer: Any) -> list[list[float]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
+def raw(output: Any) -> Any:
+    """What the tower gives, its length left as it is."""
+    return getattr(output, "pooler_output", output).float()
+
+
 def test_pickscore_is_the_scaled_cosine(small_clip: str) -> None:
     found = torch.tensor(matrix(pickscore.load(device="cpu", weights=small_clip)))
     assert torch.allclose(found, torch.tensor(EXPECTED["logits_per_image"]), atol=2e-5, rtol=0)
@@ -51,7 +56,7 @@ def test_cleaned_prompts_or_cosines_of_long_vectors_miss_the_numbers(
     monkeypatch.setattr(scorer.network, "reading", _backbone.Reading(cleaned=True))
     assert (torch.tensor(matrix(scorer)) - expected)[:, 3].abs().max() > 1e-4
     monkeypatch.undo()
-    monkeypatch.setattr(_backbone, "_unit", lambda output: getattr(output, "pooler_output", output).float())
+    monkeypatch.setattr(_backbone, "_unit", raw)
     assert (torch.tensor(matrix(scorer)) - expected).abs().max() > 1e-2
 
 
@@ -109,8 +114,11 @@ def test_builtin_weights_are_shown_by_name() -> None:
 def test_no_fallback_without_published_weights(module: Any) -> None:
     with pytest.raises(WeightsError, match=module.PUBLISHED.weights) as caught:
         module.load(device="cpu", offline=True)
-    with pytest.raises(WeightsError, match="offline"):  # said at once: the Hub is not asked
-        scorers.identity_of(module.PUBLISHED.scorer, {}, offline=True)
+    known = scorers.identity_of(module.PUBLISHED.scorer, {}, offline=True)  # pinned: the Hub is not asked
+    assert known["weights"] == f"{module.PUBLISHED.weights}@{module.PUBLISHED.revision}"
+    assert known["unpublished"] is None
+    with pytest.raises(WeightsError, match="offline"):
+        scorers.identity_of(module.PUBLISHED.scorer, {"revision": "other"}, offline=True)
     hint = str(caught.value.hint)
     assert f"hf download {module.PUBLISHED.weights}" in hint
     assert "judge.scorers" in hint
