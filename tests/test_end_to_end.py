@@ -24,6 +24,7 @@ from aifeedback.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("candidates", "scores", "pairs", "latents", "train", "eval_images", "eval_scores", "eval")
+STAGES_BEFORE_TRAINING = ("generate", "judge", "encode")
 MOMENTS = (
     "candidates/*/shard-*",
     "scores/*/stage.json",
@@ -189,6 +190,21 @@ def test_changed_recipe_goes_into_new_folders(reference: Path, recipe_file: Path
     stages = sorted(stage for stage, _ in new)
     assert stages == ["eval", "eval_images", "eval_scores", "eval_scores", "train"]
     assert {r.stage: r.counts for r in reports}["eval"]["new_images"] == 8
+
+
+def test_a_part_first_and_then_all_is_the_same_as_all_at_once(
+    reference: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    """Two prompts are too few to train on; nothing of them is made again or lost."""
+    part = Launch(device="cpu", micro_batch=1, limit=2)
+    run = tmp_path / "run"
+    pipeline.run(load(recipe_file), run, part, STAGES_BEFORE_TRAINING)
+    first = contents(run, "candidates", "scores")
+    reports = pipeline.run(load(recipe_file), run, LAUNCH)
+    expected, found = contents(reference, *STAGES), contents(run, *STAGES)
+    assert [name for name in expected if found.get(name) != expected[name]] == []
+    assert {name for name in first if "shard" in name and found[name] != first[name]} == set()
+    assert reports[0].counts["new"] == 8 * 3 - 2 * 3
 
 
 def test_repeating_does_nothing(reference: Path, recipe_file: Path, tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from aifeedback.recipe import Prompts, Recipe, Section
 from aifeedback.store.run_dir import StageDir
 from aifeedback.store.shards import shard_numbers
 
-__all__ = ["base_id", "weights_identity"]
 FORMAT = 1  # raise it when the same facts would give other files
 
 
