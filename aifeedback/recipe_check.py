@@ -104,12 +104,13 @@ def _judging(recipe: Recipe) -> Iterator[Problem]:
         message = f"must be <= 1, the largest difference of two win fractions, got {pairing.min_margin:g}"
         yield Problem(("judge", "pairing", "min_margin"), message)
     yield from _scorer_names(judge.use, ("judge", "use"))
-    for name, settings in judge.scorers.items():
+    used = dict.fromkeys([*judge.use, *recipe.eval.use])
+    for name in used | dict.fromkeys(judge.scorers):  # a scorer without settings may lack one
         if problem := plugins.unknown("scorers", name):
-            yield Problem(("judge", "scorers", name), problem)
+            if name in judge.scorers:
+                yield Problem(("judge", "scorers", name), problem)
         else:
-            used = name in {*judge.use, *recipe.eval.use}
-            yield from _settings("scorers", name, settings, ("judge", "scorers", name), used)
+            yield from _settings("scorers", name, judge.scorers.get(name, {}), ("judge", "scorers", name), name in used)
 
 
 def _evaluation(recipe: Recipe) -> Iterator[Problem]:

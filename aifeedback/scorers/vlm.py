@@ -235,7 +235,7 @@ def identity(*, offline: bool = False, **given: Any) -> dict[str, Any]:
 def check(**given: Any) -> None:
     """Refuse what means nothing, and a URL that holds a key."""
     if (given["url"] is None) == (given["weights"] is None):
-        raise ValueError("url or weights must be given, and not both")
+        raise ValueError("either url (with model) or weights must be given")
     if given["url"] is not None:
         check_url("url", given["url"])
         if not given["model"]:

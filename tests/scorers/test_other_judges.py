@@ -147,6 +147,13 @@ def test_a_key_in_a_recipe_is_refused_and_not_repeated(folder: Path, capfd: pyte
     assert printed.err.count("judge.scorers.vlm") == 2
 
 
+def test_what_a_judge_lacks_is_said_with_its_key(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert judged(folder, "http", "") == 2
+    assert "judge.scorers.http.url: required by http, but not given" in capfd.readouterr().err
+    assert judged(folder, "vlm", "") == 2
+    assert "judge.scorers.vlm: either url (with model) or weights must be given" in capfd.readouterr().err
+
+
 # --- a class of one's own
 
 

@@ -362,8 +362,8 @@ def test_identity() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"url": None}, "url or weights"),
-        ({"weights": "x/y"}, "url or weights"),
+        ({"url": None}, "either url .with model. or weights"),
+        ({"weights": "x/y"}, "either url .with model. or weights"),
         ({"model": None}, "model must name"),
         ({"url": "http://key@h/"}, "url must hold no user"),
         ({"key_env": "sk-secret"}, "key_env must be the name"),
