@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aifeedback.comparing import quantiles
-from aifeedback.winrate import Interval, clustered_intervals
+from aifeedback.winrate import MIN_DECIDED, Interval, clustered_intervals
 
 THRESHOLDS = tuple(n / 10 for n in range(11))
 _DRAWS = 1000
@@ -39,7 +39,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Ties dropped: `value` over `decided` pairs (None without any), its 95 % interval clustered by prompt."""
+    """Ties dropped: `value` over `decided` pairs (None without any), its 95 % interval clustered by prompt.
+
+    No interval with fewer than six prompts: the bootstrap is blind to what it never saw.
+    """
 
     decided: int
     tied_by_people: int
@@ -76,8 +79,8 @@ def accuracy(verdicts: Sequence[Verdict]) -> Accuracy:
     decided = [v for v in verdicts if v.person != 0.5]
     right = [v.right for v in decided]
     interval = None
-    if decided:
-        clusters = [v.prompt for v in decided]
+    clusters = [v.prompt for v in decided]
+    if len(set(clusters)) >= MIN_DECIDED:
         interval = clustered_intervals(np.asarray(right)[:, None], clusters, _DRAWS, seed=0)[0]
     ties = sum(v.difference == 0 for v in decided)
     return Accuracy(len(decided), len(verdicts) - len(decided), ties, _mean(right), interval)

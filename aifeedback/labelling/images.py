@@ -40,7 +40,7 @@ def images_of(
     """Find images and their prompts.
 
     Args:
-        source: a folder of images or of parquet files, or a table.
+        source: a folder of images or of parquet files, a table, or one image.
         prompts: a prompt list as recipes take it, or a table that names images.
         prompt: one text for all.
         image_column, prompt_column: of the table; None: the first that is usual.
@@ -54,6 +54,8 @@ def images_of(
         raise UsageError("--prompts and --prompt: one of them")
     path = Path(source).expanduser()
     files = _listed(path) if path.is_dir() else []
+    if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
+        path, files = path.parent, [Path(path.name)]
     if files:
         return _folder(path, files, prompts, prompt, image_column, prompt_column, offline)
     if path.is_dir() and not any(path.glob("*.parquet")):

@@ -21,7 +21,15 @@ def test_ties_dropped_a_scorer_s_tie_counts_half() -> None:
     found = accuracy(CASES)
     assert (found.decided, found.tied_by_people, found.tied_by_scorer) == (3, 2, 1)
     assert found.value == pytest.approx((1 + 0 + 0.5) / 3)
-    assert found.interval is not None and found.interval.covers(0.5)
+    assert found.interval is None  # three prompts
+
+
+def test_the_interval_resamples_prompts_not_pairs() -> None:
+    few = accuracy([Verdict(1, 1.0 if n % 2 else -1.0, str(n)) for n in range(20)])
+    many = accuracy([Verdict(1, 1.0 if n % 2 else -1.0, str(n % 20)) for n in range(2000)])
+    assert few.interval is not None and few.interval.covers(0.5)
+    assert few.interval == many.interval
+    assert 0.35 < few.interval.high - few.interval.low < 0.5  # 4 standard errors of sqrt(0.25 / 20)
 
 
 def test_nothing_decided() -> None:

@@ -31,6 +31,10 @@ def test_lines_go_to_images_in_natural_order(folder: Path) -> None:
     assert [prompt for _, prompt in rows_of("pictures", prompts="p.csv")] == ["one", "one", "three"]
 
 
+def test_one_image(folder: Path) -> None:
+    assert rows_of("pictures/2.png", prompt="a cat") == [("pictures/2.png", "a cat")]
+
+
 def test_one_prompt_for_all(folder: Path) -> None:
     assert rows_of("pictures", prompt="a cat") == [(name, "a cat") for name in ORDER]
 

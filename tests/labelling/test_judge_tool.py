@@ -20,6 +20,7 @@ from PIL import Image
 from aifeedback.cli import main
 from aifeedback.data.preferences import open_preferences
 from aifeedback.labelling import kept
+from aifeedback.store.shards import Claims
 from aifeedback.zoo import scenes
 from tests.labelling.conftest import GOOD, pick_a_pic, picture, write_pairs
 
@@ -282,6 +283,15 @@ def test_scores_are_kept_by_content_and_scorer(prompts: Path, capsys: pytest.Cap
     Path("scores.parquet").unlink()
     judge(*words, "--scorer", "shapes")
     assert json.loads(capsys.readouterr().out)["scored_before"] == 3
+
+
+def test_two_calls_for_one_output_do_not_mix(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("scores.parquet.parts").mkdir()
+    with Claims(Path("scores.parquet.parts")).claim("scores") as mine:
+        assert mine
+        judge("--images", "pictures", "--prompts", "p.txt", "--scorer", "jpeg_size", code=1)
+    assert f"process {os.getpid()}" in capsys.readouterr().err
+    judge("--images", "pictures", "--prompts", "p.txt", "--scorer", "jpeg_size")
 
 
 def test_a_damaged_file_of_scores_is_made_again(prompts: Path) -> None:
