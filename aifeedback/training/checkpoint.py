@@ -57,13 +57,17 @@ def save_checkpoint(folder: Path, name: str, checkpoint: Checkpoint) -> None:
 def _write_folder(folder: Path, name: str, files: dict[str, bytes]) -> None:
     temporary = folder / f".{name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    for file, data in files.items():
-        with (temporary / file).open("wb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-    replace_folder(temporary, folder / name)
+    try:
+        temporary.mkdir(parents=True)
+        for file, data in files.items():
+            with (temporary / file).open("wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+        replace_folder(temporary, folder / name)
+    except BaseException:  # a full disk is not to be kept full by half a checkpoint
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def replace_folder(made: Path, final: Path) -> None:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aifeedback.store.run_dir import atomic_write
+from aifeedback.store.run_dir import atomic_write, store_error
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -27,12 +27,15 @@ class Metrics:
         self.accelerator = accelerator
 
     def write(self, split: str, step: int, values: dict[str, float]) -> None:
-        """Append a row."""
+        """Append a row; StoreError where the disk is full."""
         if self.accelerator.is_main_process:
             finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
             row = json.dumps({"split": split, "step": step, **finite}, allow_nan=False)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(row + "\n")
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(row + "\n")
+            except OSError as error:
+                raise store_error(self.path, error) from error
         if self.accelerator.log_with:
             self.accelerator.log({f"{split}/{name}": value for name, value in values.items()}, step=step)
 

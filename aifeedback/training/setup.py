@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from aifeedback.errors import MissingDependency
+from aifeedback.errors import MissingDependency, StoreError
 from aifeedback.seeds import derive_seed
 from aifeedback.training.checkpoint import load_checkpoint, replace_folder
 from aifeedback.training.optim import adamw
@@ -91,12 +91,22 @@ def save_model(family: Family, policy: Policy, folder: Path, best: bool) -> None
         policy: what was trained.
         folder: of the training.
         best: take the weights of the best validation loss in place of the last.
+
+    Raises:
+        StoreError: the disk is full or read-only; nothing half written stays.
     """
+    from safetensors import SafetensorError
+
     if best:
         policy.load(load_checkpoint(folder / "checkpoints" / "best").weights)
     made = folder / ".model.tmp"
     shutil.rmtree(made, ignore_errors=True)
-    made.mkdir()
     save = family.save_lora if policy.adapters else family.save_full
-    save(made, policy.module)
-    replace_folder(made, folder / "model")
+    try:
+        made.mkdir()
+        save(made, policy.module)
+        replace_folder(made, folder / "model")
+    except (OSError, SafetensorError) as error:  # safetensors has no OSError for a full disk
+        shutil.rmtree(made, ignore_errors=True)
+        hint = "free some space or choose a writable place, and repeat the command: the training itself is saved"
+        raise StoreError(f"{folder / 'model'}: cannot be written ({error})", hint=hint) from error
