@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
+_LONGEST = 256  # times as long as wide; more is cut away before the resize, which would fill the memory with it
 
 
 def square(image: Image.Image, side: int, halves: Literal["down", "even"] = "down") -> Tensor:
@@ -31,8 +32,11 @@ def square(image: Image.Image, side: int, halves: Literal["down", "even"] = "dow
     from PIL import Image
 
     rgb = image.convert("RGB")
+    short = min(rgb.size)
+    if max(rgb.size) > _LONGEST * short:
+        left, top = (max(0, (length - _LONGEST * short) // 2) for length in rgb.size)
+        rgb = rgb.crop((left, top, rgb.width - left, rgb.height - top))
     width, height = rgb.size
-    short = min(width, height)
     rgb = rgb.resize((int(side * width / short), int(side * height / short)), Image.Resampling.BICUBIC)
     cut = (rgb.width - side, rgb.height - side)
     left, top = (n // 2 if halves == "down" else round(n / 2) for n in cut)

@@ -6,8 +6,9 @@
 - Prompts: 77 tokens, start and end included; what is longer is cut and counted.
 - Images: `clip` reads the central square in RGB as transformers' Pillow processor does. `clip-h` reads the whole
   image with black bars, and prompts as open_clip cleans them, as the Diffusion-DPO code does (see `hpsv2`).
-- Deviations: transparency is dropped before the resize; texts are padded to the longest of a batch only, which
-  changes nothing but the last bits. The EXIF orientation is left as it is, as upstream leaves it.
+- Deviations: transparency is dropped before the resize, as transformers does (OpenAI's own transform resizes first,
+  that of `clip-h` fails on it); images over 256 times as long as wide are cut to that; texts are padded to the longest
+  of a batch only, which moves nothing but the last bits. The EXIF orientation is left as it is, as upstream leaves it.
 
 It knows what is in a picture better than what people prefer: not the only judge of a real run.
 """

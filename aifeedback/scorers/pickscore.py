@@ -6,8 +6,9 @@
   probability that people prefer one image to another is the softmax of the two scores, so tau is 1.
 - Prompts: 77 tokens, start and end included; what is longer is cut and counted. They are not cleaned, as upstream.
 - Images: the central square in RGB, as transformers' Pillow processor reads it.
-- Deviations: transparency is dropped before the resize; texts are padded to the longest of a batch only, which
-  changes nothing but the last bits. The EXIF orientation is left as it is, as upstream leaves it.
+- Deviations: images over 256 times as long as wide are cut to that before the resize; texts are padded to the longest
+  of a batch only, which moves nothing but the last bits. Transparency is dropped before the resize and the EXIF
+  orientation left as it is, both as upstream.
 """
 
 from __future__ import annotations

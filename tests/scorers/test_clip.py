@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from aifeedback import scorers
+from aifeedback import plugins, scorers
 from aifeedback.errors import WeightsError
 from aifeedback.scorers import _backbone, clip, pickscore
 from tests.scorers import make_clip_fixture
@@ -65,6 +65,34 @@ def test_pixels_are_those_of_the_plain_path(small_clip: str) -> None:
     for picture in make_clip_fixture.pictures():
         plain = torch.as_tensor(make_clip_fixture.pixels(picture)).float()
         assert (network.prepare(picture) - plain).abs().max() < 1e-6
+
+
+def test_a_strip_does_not_fill_the_memory(small_clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, int]] = []
+    resize = Image.Image.resize
+
+    def noted(self: Image.Image, size: tuple[int, int], *options: Any) -> Image.Image:
+        sizes.append(size)
+        return resize(self, (min(size[0], 10_000), min(size[1], 10_000)), *options)
+
+    monkeypatch.setattr(Image.Image, "resize", noted)
+    network = clip.load(device="cpu", weights=small_clip).network
+    for size in ((60_000, 1), (2, 40_001)):
+        assert network.prepare(Image.new("RGB", size)).shape == (3, 32, 32)
+    assert max(max(size) for size in sizes) <= 32 * 260
+
+
+@pytest.mark.parametrize("name", ["clip", "clip-h", "pickscore"])
+def test_batch_order_padding_and_the_kept_pass_do_not_matter(name: str, small_clip: str) -> None:
+    scorer = plugins.load("scorers", name)(device="cpu", weights=small_clip)
+    prompts, factor = make_clip_fixture.PROMPTS, scorer.factor
+    images, text = [scorer.prepare(p) for p in make_clip_fixture.pictures()[:4]], scorer.embed(prompts)
+    whole = scorer.score(images, text)
+    assert whole == scorer.score(images, text)  # of the kept pass
+    alone = [scorer.score([i], scorer.embed([p]))[0] for i, p in zip(images, prompts, strict=True)]
+    turned = scorer.score(images[::-1], scorer.embed(prompts[::-1]))[::-1]
+    assert whole == pytest.approx(alone, abs=1e-6 * factor)
+    assert whole == pytest.approx(turned, abs=1e-6 * factor)
 
 
 def test_long_prompts_are_cut_and_counted(small_clip: str) -> None:
