@@ -52,6 +52,8 @@ def made() -> Path:
         StoreError: the cache cannot be written.
     """
     folder = default_folder()
+    if (folder / COMPLETE).is_file():
+        return interpreter(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -61,14 +63,14 @@ def made() -> Path:
         if not mine:
             message = f"{folder}: {claims.holder(folder.name)} builds it at this moment"
             raise AIFeedbackError(message, hint="repeat the command when that is done")
-        if not (folder / COMPLETE).is_file():
+        if not (folder / COMPLETE).is_file():  # as another process may have made it just now
             _build(folder)
     return interpreter(folder)
 
 
 def run(python: Path, words: list[str], online: bool = False) -> subprocess.CompletedProcess[str]:
     """Run `official` in the other interpreter, out of sight of our packages and, unless `online`, of the Hub."""
-    settings = {"PYTHONPATH": str(_HERE), "PYTHONNOUSERSITE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    settings = {"PYTHONPATH": str(_HERE), "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     environment = {**_environment(), **settings, **({} if online else _OFFLINE)}
     done = subprocess.run([str(python), "-m", "official", *words], env=environment, capture_output=True, text=True)
     _log.debug("%s", done.stderr)

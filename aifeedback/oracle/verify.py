@@ -88,7 +88,7 @@ def compare(name: str, pictures: Mapping[str, Image.Image], python: Path, weight
         files = list(images.write(pictures, folder))
         ours = _ours(name, pictures, {}) if weights == REAL else None  # first, for it fetches them
         answer = _theirs(python, folder, name, files, weights)
-        ours = ours or _ours(name, pictures, _settings(name, Path(weights) if weights else folder / answer["weights"]))
+        ours = ours or _ours(name, pictures, _settings(name, weights, folder))
     named = dict(zip(files, pictures, strict=True))
     notes = {named[file]: note for file, note in answer["notes"].items()}
     if not any(row is not None for row in answer["scores"]):
@@ -96,12 +96,14 @@ def compare(name: str, pictures: Mapping[str, Image.Image], python: Path, weight
     return Comparison(name, list(pictures), ours, answer["scores"], notes, answer["versions"])
 
 
-def _settings(name: str, weights: Path) -> dict[str, Any]:
-    settings = {"weights": str(weights), "offline": True}
+def _settings(name: str, weights: str | None, job: Path) -> dict[str, Any]:
+    """What our scorer is loaded with: the path given, or the folder of the job where the other side made weights."""
+    place = str(job / "weights") if weights is None else str(Path(weights).expanduser().resolve())
+    settings: dict[str, Any] = {"weights": place, "offline": weights is None}
     if name == "aesthetic":
         from aifeedback.scorers.aesthetic import HEAD
 
-        settings["head"] = str(weights / HEAD)
+        settings["head"] = str(Path(place) / HEAD)
     return settings
 
 

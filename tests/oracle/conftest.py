@@ -27,8 +27,8 @@ answer["scores"] = answer["scores"] or [[0.0] * len(job["prompts"])] * len(job["
 def answering(tmp_path: Path) -> Made:
     """Makes a folder whose interpreter writes a given answer and keeps the job in `seen.json`."""
 
-    def make(scores: Any = None, notes: dict[str, str] | None = None, weights: str | None = "weights") -> Path:
-        answer = {"scores": scores, "notes": notes or {}, "weights": weights, "versions": {"hpsv2": "1.2.0"}}
+    def make(scores: Any = None, notes: dict[str, str] | None = None) -> Path:
+        answer = {"scores": scores, "notes": notes or {}, "versions": {"hpsv2": "1.2.0"}}
         text = ANSWERS.format(python=sys.executable, seen=str(tmp_path / "seen.json"), answer=json.dumps(answer))
         return scripted(tmp_path / "env", text)
 

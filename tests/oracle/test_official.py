@@ -42,10 +42,10 @@ def test_images_that_fail_are_tried_as_rgb_then_refused(tmp_path: Path) -> None:
 
 
 def test_an_answer_holds_no_nan(tmp_path: Path) -> None:
-    Answer([[0.25], None], {}, None, {"hpsv2": "1.2.0"}).write(tmp_path)
+    Answer([[0.25], None], {}, {"hpsv2": "1.2.0"}).write(tmp_path)
     assert json.loads((tmp_path / "answer.json").read_text())["scores"] == [[0.25], None]
     with pytest.raises(ValueError, match="not JSON compliant"):
-        Answer([[float("nan")]], {}, None).write(tmp_path)
+        Answer([[float("nan")]], {}).write(tmp_path)
     assert json.loads((tmp_path / "answer.json").read_text())["scores"] == [[0.25], None]
 
 
@@ -106,3 +106,10 @@ def test_late_conversion_is_told_where_it_matters() -> None:
 def test_a_missing_package_is_named() -> None:
     with pytest.raises(ImportError, match="no package no_such_package"):
         repairs._folder("no_such_package")
+
+
+def test_where_the_weights_lie(tmp_path: Path) -> None:
+    made = Job(tmp_path, "hpsv2", [], [])
+    made.place.mkdir()
+    assert made.file("HPS.pt") == tmp_path / "weights" / "HPS.pt"
+    assert Job(tmp_path, "hpsv2", [], [], weights="/a/mine.pt").file("HPS.pt") == Path("/a/mine.pt")

@@ -142,14 +142,14 @@ def test_all_images_refused_is_an_error(
 
 def test_weights_of_ones_own_go_to_both(answering: Made, ours: list[Any], folder: str, tmp_path: Path) -> None:
     (tmp_path / "mine.pt").write_bytes(b"")
-    env = str(answering([[6.0, 3.0], [8.0, 4.0]], weights=None))
+    env = str(answering([[6.0, 3.0], [8.0, 4.0]]))
     assert main(["verify", "hpsv2", "--env", env, "--images", folder, "--weights", str(tmp_path / "mine.pt")]) == 0
     assert json.loads((tmp_path / "seen.json").read_text())["weights"] == str(tmp_path / "mine.pt")
     assert ours[0]["weights"] == str(tmp_path / "mine.pt")
 
 
 def test_real_weights_are_each_sides_own(answering: Made, ours: list[Any], folder: str, tmp_path: Path) -> None:
-    env = str(answering([[6.0, 3.0], [8.0, 4.0]], weights=None))
+    env = str(answering([[6.0, 3.0], [8.0, 4.0]]))
     assert main(["verify", "hpsv2", "--env", env, "--images", folder, "--weights", "real"]) == 0
     assert json.loads((tmp_path / "seen.json").read_text())["weights"] == "real"
     assert ours == [{"device": "cpu"}]

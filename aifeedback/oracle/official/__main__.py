@@ -36,7 +36,7 @@ def main(words: list[str]) -> None:
         return
     job = Job.read(Path(words[0]))
     found = JUDGES.get(job.judge, clip_family).answer(job)
-    Answer(found.scores, found.notes, found.weights, versions()).write(job.folder)
+    Answer(found.scores, found.notes, versions()).write(job.folder)
 
 
 if __name__ == "__main__":

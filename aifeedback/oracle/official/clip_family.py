@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,12 +27,12 @@ def answer(job: Job) -> Answer:
 
     if job.weights is None:
         _make(job)
-    names = HUB[job.judge] if job.weights == "real" else (job.weights or str(job.folder / "weights"),) * 2
+    names = HUB[job.judge] if job.weights == "real" else (str(job.place),) * 2
     model = AutoModel.from_pretrained(names[0]).eval()
     processor = AutoProcessor.from_pretrained(names[1])
     images, notes = job.readable(lambda image: processor(images=image, return_tensors="pt"))
     rows = [None if image is None else _scores(job, model, processor, image) for image in images]
-    return Answer(rows, notes, None if job.weights else "weights")
+    return Answer(rows, notes)
 
 
 class MLP(torch.nn.Module):
@@ -66,9 +65,8 @@ def _scores(job: Job, model: Any, processor: Any, image: Any) -> list[float]:
 
 
 def _head(job: Job, size: int) -> MLP:
-    folder = Path(job.weights) if job.weights else job.folder / "weights"
     head = MLP(size).eval()
-    head.load_state_dict(torch.load(job.settings.get("head", folder / HEAD), map_location="cpu"))
+    head.load_state_dict(torch.load(job.settings.get("head", job.place / HEAD), map_location="cpu"))
     return head
 
 
@@ -76,7 +74,7 @@ def _make(job: Job) -> None:
     """Write a small model of formula-made weights with CLIP's vocabulary and the published preprocessing."""
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-    folder = job.folder / "weights"
+    folder = job.place
     clip_words.write(folder, repairs.clip_vocabulary())
     tower = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_act": ACTIVATION[job.judge]}
     vision = {**tower, "hidden_size": 160, "intermediate_size": 640, "image_size": 224, "patch_size": 14}

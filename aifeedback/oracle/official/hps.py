@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,19 +45,14 @@ def answer(job: Job) -> Answer:
     kept = [image for image in images if image is not None]
     columns = [iter(img_score.score(kept, prompt, weights, f"v{version}")) for prompt in job.prompts]
     rows = [None if image is None else [float(next(column)) for column in columns] for image in images]
-    return Answer(rows, notes, None if job.weights else "weights")
+    return Answer(rows, notes)
 
 
 def _checkpoint(job: Job, version: str, model: torch.nn.Module) -> str | None:
     """The file that `score` reads: the one given, the published one (None), or one of formula-made weights."""
     if job.weights is not None:
-        return None if job.weights == "real" else _file(Path(job.weights), version)
-    folder = job.folder / "weights"
-    clip_words.write(folder, repairs.clip_vocabulary())
+        return None if job.weights == "real" else str(job.file(FILES[version]))
+    clip_words.write(job.place, repairs.clip_vocabulary())
     fill(model, job.seed)
-    torch.save({"state_dict": model.state_dict()}, folder / FILES[version])
-    return str(folder / FILES[version])
-
-
-def _file(path: Path, version: str) -> str:
-    return str(path / FILES[version] if path.is_dir() else path)
+    torch.save({"state_dict": model.state_dict()}, job.place / FILES[version])
+    return str(job.file(FILES[version]))

@@ -22,6 +22,7 @@ MED: dict[str, Any] = {
 
 SMALL_MED: dict[str, Any] = {**MED, "intermediate_size": 512, "num_hidden_layers": 2}
 SMALL_VIT = {"embed_dim": 128, "depth": 2, "num_heads": 16}
+FILE = "ImageReward.pt"
 WORDS = MED["vocab_size"] - 2  # [DEC] and [ENC] are added
 
 
@@ -34,7 +35,7 @@ def answer(job: Job) -> Answer:
         rows.append(None if image is None else _scores(model, job.prompts, image.convert("RGB")))
         if rows[-1] is not None and image.mode != "RGB":
             notes |= _late_conversion(name, rows[-1], _scores(model, job.prompts, image))
-    return Answer(rows, notes, None if job.weights else "weights")
+    return Answer(rows, notes)
 
 
 def write_words(folder: Path) -> None:
@@ -55,19 +56,17 @@ def _model(job: Job) -> Any:
     from ImageReward.ImageReward import ImageReward
     from ImageReward.models.BLIP import blip_pretrain
 
-    made = job.folder / "weights" if job.weights is None else None
-    if made is not None:
-        write_words(made)
+    if job.weights is None:
+        write_words(job.place)
         blip_pretrain.create_vit = _small_vit
-    words = made or Path(job.weights or "")
-    if (words / "vocab.txt").is_file():
-        blip_pretrain.init_tokenizer = lambda: _tokenizer(words)
+    if (job.place / "vocab.txt").is_file():
+        blip_pretrain.init_tokenizer = lambda: _tokenizer(job.place)
     config = job.folder / "med_config.json"
-    config.write_text(json.dumps(SMALL_MED if made else MED))
+    config.write_text(json.dumps(MED if job.weights else SMALL_MED))
     model = ImageReward(med_config=str(config), device="cpu").eval()
-    if made is not None:
+    if job.weights is None:
         fill(model, job.seed)
-        torch.save(model.state_dict(), made / "ImageReward.pt")
+        torch.save(model.state_dict(), job.place / FILE)
     model.load_state_dict(torch.load(_checkpoint(job), map_location="cpu"), strict=False)  # strict as load() has it
     return model
 
@@ -88,9 +87,8 @@ def _checkpoint(job: Job) -> str:
     if job.weights == "real":
         from huggingface_hub import hf_hub_download
 
-        return str(hf_hub_download("THUDM/ImageReward", "ImageReward.pt"))
-    path = Path(job.weights) if job.weights else job.folder / "weights"
-    return str(path / "ImageReward.pt" if path.is_dir() else path)
+        return str(hf_hub_download("THUDM/ImageReward", FILE))
+    return str(job.file(FILE))
 
 
 def _small_vit(_name: str, image_size: int, *_: Any) -> tuple[Any, int]:

@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Job:
-    """`job.json`: which judge, what it scores, with which weights (None: small ones by formula; `real`; a path)."""
+    """`job.json`: which judge, what it scores, with which weights (a path, `real`; None: small ones made here)."""
 
     folder: Path
     judge: str
@@ -25,6 +25,15 @@ class Job:
     def read(folder: Path) -> Job:
         """Read the job of a folder."""
         return Job(folder=folder, **json.loads((folder / "job.json").read_text("utf-8")))
+
+    @property
+    def place(self) -> Path:
+        """Where the weights lie, or are made."""
+        return self.folder / "weights" if self.weights is None else Path(self.weights)
+
+    def file(self, name: str) -> Path:
+        """The checkpoint: the path given, or the file of this name in it."""
+        return self.place / name if self.place.is_dir() else self.place
 
     def readable(
         self, transform: Callable[[Any], Any], shape: tuple[int, ...] | None = None
@@ -66,11 +75,10 @@ def _refusal(transform: Callable[[Any], Any], shape: tuple[int, ...] | None, ima
 
 @dataclass(frozen=True)
 class Answer:
-    """`answer.json`: scores[image][prompt] (None: the official code refuses the image), and where weights were made."""
+    """`answer.json`: scores[image][prompt] (None: the official code refuses the image), and notes by image."""
 
     scores: list[list[float] | None]
     notes: dict[str, str]
-    weights: str | None
     versions: dict[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
