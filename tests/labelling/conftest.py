@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from aifeedback.cli import main
 from aifeedback.zoo import scenes
 
+WRONG = 0.25  # `shapes` of a picture of another prompt of GOOD: one object as said, its colour, shape, background not
 GOOD = (
     "a red circle on a white background",
     "a blue square on a black background",
@@ -56,3 +58,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, prompt in zip(("1", "2", "10"), GOOD, strict=False):
         (tmp_path / "pictures" / f"{name}.png").write_bytes(picture(prompt))
     return tmp_path
+
+
+@pytest.fixture
+def prompts(folder: Path) -> Path:
+    """The right prompt for 1.png and 10.png, a wrong one for 2.png."""
+    (folder / "p.txt").write_text(f"{GOOD[0]}\n{GOOD[3]}\n{GOOD[2]}\n")
+    return folder
+
+
+def judge(*words: str, code: int = 0) -> None:
+    """`aifb judge WORDS`, with the exit code that is expected."""
+    assert main(["judge", *words]) == code
+
+
+def rows(path: str) -> list[dict[str, Any]]:
+    """Rows of a parquet file."""
+    found: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return found
