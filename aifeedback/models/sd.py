@@ -53,9 +53,9 @@ def load(
     _, diffusers = quiet("transformers", "diffusers")
     found = guarded(weights, folder is None, lambda: diffusers.DiffusionPipeline.load_config(
         place, revision=commit, local_files_only=offline), PIPELINE)  # fmt: skip
-    if found.get("_class_name") != PIPELINE:
+    if (held := found.get("_class_name")) != PIPELINE:
         raise WeightsError(
-            f"{weights}: holds a {found.get('_class_name')}, expected a {PIPELINE}",
+            f"{weights}: holds {f'a {held}' if held else 'an index without a class'}, expected a {PIPELINE}",
             hint="choose the model.family that fits, or other weights",
         )
     pipe = guarded(weights, folder is None, lambda: diffusers.StableDiffusionPipeline.from_pretrained(

@@ -142,6 +142,9 @@ def test_folders_that_are_not_a_pipeline(tiny_pipeline: Path, tmp_path: Path) ->
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
     with pytest.raises(WeightsError, match="holds a FluxPipeline"):
         load(str(tmp_path))
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(WeightsError, match="holds an index without a class, expected a StableDiffusionPipeline"):
+        load(str(tmp_path))
     broken = tmp_path / "broken"
     shutil.copytree(tiny_pipeline, broken)
     weights = broken / "unet" / "diffusion_pytorch_model.safetensors"

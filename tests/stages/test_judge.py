@@ -17,7 +17,13 @@ from aifeedback.records import Candidate
 from aifeedback.stages import _upstream, plan
 from aifeedback.stages._panel import Panel
 from aifeedback.stages.judge import judge
-from aifeedback.store.candidates import candidates_to_table, iter_shards, table_to_scores, table_to_sets
+from aifeedback.store.candidates import (
+    candidates_to_table,
+    iter_shards,
+    table_to_candidates,
+    table_to_scores,
+    table_to_sets,
+)
 from aifeedback.store.run_dir import RunDir, StageDir
 from aifeedback.store.shards import DamagedShard, shard_name, write_table
 
@@ -198,6 +204,25 @@ def test_zero_pairs_says_why(tmp_path: Path, run: RunDir, caplog: pytest.LogCapt
         report = judge(made, run, Launch())
     assert report.counts["pairs"] == 0
     assert "no pairs: 4 margin below 1e+06" in caplog.text
+
+
+def test_all_ties(tmp_path: Path, run: RunDir, caplog: pytest.LogCaptureFixture) -> None:
+    """Files that differ, pictures that do not."""
+    made = recipe(tmp_path)
+    stage = generated(made, run)
+    for number, table in list(iter_shards(stage)):
+        same = [replace(c, image=compressed(9 - c.index)) for c in table_to_candidates(table)]
+        write_table(stage.path / shard_name(number), candidates_to_table(same))
+    with caplog.at_level(logging.WARNING):
+        report = judge(made, run, Launch())
+    assert (report.counts["pairs"], report.rejected) == (0, {"tie": 4})
+    assert "no pairs: 4 tie" in caplog.text
+
+
+def compressed(level: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((32, 32, 3), 128, np.uint8)).save(buffer, "PNG", compress_level=level)
+    return buffer.getvalue() + bytes([level])
 
 
 def test_refusals(tmp_path: Path, run: RunDir) -> None:
