@@ -44,7 +44,8 @@ class LocalModel:
             made = self.model.generate(
                 **inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
             )
-        return made.logits[0][0].float().log_softmax(-1)
+        logprobs: Tensor = made.logits[0][0].float().log_softmax(-1)
+        return logprobs
 
     def token(self, number: int) -> str:
         """A token as text."""

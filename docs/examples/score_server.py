@@ -23,7 +23,8 @@ class Judge(BaseHTTPRequestHandler):
             pairs = list(zip(body["images"], body["prompts"], strict=True))
         except (TypeError, ValueError, KeyError) as error:
             return self.answer(400, {"error": f"expected images and prompts: {error}"})
-        scores, reasons = [], []
+        scores: list[float | None] = []
+        reasons: list[str | None] = []
         for image, prompt in pairs:
             try:
                 scores.append(score(base64.b64decode(image), prompt))
@@ -33,7 +34,7 @@ class Judge(BaseHTTPRequestHandler):
                 reasons.append(str(error))
         self.answer(200, {"scores": scores, "reasons": reasons})
 
-    def answer(self, status: int, body: dict) -> None:
+    def answer(self, status: int, body: object) -> None:
         data = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

@@ -28,7 +28,7 @@ GREYS = [10, 200, 90, 50, 130, 170]
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     pauses: list[float] = []
-    monkeypatch.setattr(_endpoint.time, "sleep", pauses.append)
+    monkeypatch.setattr("time.sleep", pauses.append)
     yield pauses
 
 
@@ -57,8 +57,9 @@ def honest(body: Any) -> Any:
 def test_the_server_of_the_docs_scores(score_server: str) -> None:
     images = [*greys(), Image.effect_noise((64, 64), 90).convert("RGB")]
     found = scored(score_server, images, batch=2)
-    assert all(isinstance(value, float) for value in found)
-    assert found[-1] < min(found[:-1])  # type: ignore[type-var]  # noise is not plain
+    plain = [value for value in found if isinstance(value, float)]
+    assert len(plain) == len(images)
+    assert plain[-1] < min(plain[:-1])  # noise is not plain
     made = http.load(device="cpu", url=score_server)
     pictures = [made.prepare(image) for image in images]
     assert found == [-len(picture.png) / 1000 for picture in pictures]

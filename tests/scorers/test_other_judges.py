@@ -16,7 +16,6 @@ import pytest
 from PIL import Image
 
 from aifeedback import cli, plugins
-from aifeedback.scorers import _endpoint
 from tests.scorers.serving import Reply, serving
 
 KEY = "sk-0123456789abcdef"
@@ -53,7 +52,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("AIFB_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(_endpoint.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     return tmp_path
 
 
@@ -107,7 +106,8 @@ def test_the_key_reaches_no_file_and_no_line(
     assert any(path.parts[-4] == "home" for path in files)  # answers are among them
     printed = capfd.readouterr()
     assert "bad request of ***" in printed.err
-    for place, content in {**files, "stdout": printed.out.encode(), "stderr": printed.err.encode()}.items():
+    lines = {"stdout": printed.out.encode(), "stderr": printed.err.encode()}
+    for place, content in [*files.items(), *lines.items()]:
         assert KEY.encode() not in content, place
         assert KEY[3:].encode() not in content, place
 
@@ -159,7 +159,7 @@ def test_what_a_judge_lacks_is_said_with_its_key(folder: Path, capfd: pytest.Cap
 
 def example(name: str) -> str:
     """The Python block of docs/add-a-scorer.md that holds `name`."""
-    blocks = re.findall(r"```python\n(.*?)```", DOC.read_text(), flags=re.DOTALL)
+    blocks: list[str] = re.findall(r"```python\n(.*?)```", DOC.read_text(), flags=re.DOTALL)
     return next(block for block in blocks if name in block)
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from aifeedback import scorers, scoring
 from aifeedback.errors import EndpointError, StoreError, UsageError, WeightsError
 from aifeedback.records import Candidate
-from aifeedback.scorers import Unscored, _endpoint, _question, vlm
+from aifeedback.scorers import Unscored, _answers, _question, vlm
 from tests.scorers import tiny_vlm
 from tests.scorers.serving import Reply, Served, serving
 
@@ -36,7 +36,7 @@ ATTACKS = [
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AIFB_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(_endpoint.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
 
 
 def grey(value: int) -> Image.Image:
@@ -193,7 +193,7 @@ def test_a_server_that_refuses_everything_is_one_error_in_its_words() -> None:
         pytest.raises(EndpointError, match="logprobs are not supp"),
     ):
         grades(judge(served), [1, 2, 3])
-    assert not vlm.default_folder().exists()
+    assert not _answers.default_folder().exists()
 
 
 # --- prompts are data
