@@ -128,7 +128,9 @@ def measure(name: str, folder: Path, given: argparse.Namespace, candidates: list
     reload = 0.0
     if name == "hpsv2":
         calls = len(dict.fromkeys(c.prompt for c in candidates))
-        reload = calls * seconds(judge_official.checkpoint(theirs, folder), given.device)
+        again = judge_official.checkpoint(theirs, folder)
+        again()  # as of the second call the file is in the page cache
+        reload = calls * seconds(again, given.device)
     if given.profile or best[1] / best[0] < TARGET[given.device][0]:
         print(f"{name}: where our time goes\n{hot(path.score, given.device)}")
     floor = flops / rate(getattr(torch, given.dtype), given.device)

@@ -106,7 +106,7 @@ def _imagereward(folder: Path, layers: tuple[int, int], dtype: str, device: str)
     )  # fmt: skip
     for tensor in (p for tower in (vision, text) for p in tower.parameters() if p.ndim > 1):
         torch.nn.init.normal_(tensor, std=tensor[0].numel() ** -0.5)  # BLIP's own 0.02 would make it blind to images
-    head = torch.randn(768, dtype=torch.float64) / 768**0.5, 0.0
+    head = torch.randn(768, dtype=torch.float64) / 768**0.5, torch.zeros((), dtype=torch.float64)
     vocabulary_file = folder / "vocab.txt"
     listed = sorted({word for prompt in _prompts(2000, 0) for word in prompt.split()})
     vocabulary_file.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *listed]) + "\n")

@@ -43,7 +43,7 @@ def rendered(prompts: int, each: int) -> list[Candidate]:
 def builtin(device: str) -> Callable[[str], Scorer]:
     """A function from dtype to pickscore on the embedded judge."""
     load: Any = pickscore.load
-    return lambda dtype: load(device=device, weights="builtin:shapes-clip", dtype=dtype)  # type: ignore[no-any-return]
+    return lambda dtype: load(device=device, weights="builtin:shapes-clip", dtype=dtype)
 
 
 def scores(scorer: Scorer, candidates: Sequence[Candidate], batch: int) -> list[float]:

@@ -75,7 +75,7 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped_to_white(kind: str) -> None:
 
 def test_sixteen_bit_png_as_older_pillow_opens_it(monkeypatch: pytest.MonkeyPatch) -> None:
     wide = Image.fromarray(np.array([[0, 32768, 65535]], np.int32))
-    wide.format = "PNG"  # type: ignore[misc]
+    wide.format = "PNG"
     monkeypatch.setattr(Image, "open", lambda data: wide)
     assert rgb(b"any") == [(0, 0, 0), (128, 128, 128), (255, 255, 255)]
 
