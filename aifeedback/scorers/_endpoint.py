@@ -7,10 +7,8 @@ the key or never answers ends the work (`EndpointError`), so that its absence is
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import logging
-import os
 import re
 import ssl
 import threading
@@ -22,6 +20,7 @@ from typing import Any, TypeVar
 from urllib import error, parse, request
 
 from aifeedback.errors import EndpointError, UsageError
+from aifeedback.scorers._address import is_loopback, key_of
 from aifeedback.scorers._picture import Picture
 
 MAX_BYTES = 8 << 20
@@ -79,7 +78,7 @@ class Endpoint:
         self.local = is_loopback(url)
         if offline and not self.local:
             raise UsageError(f"judge.scorers.{scorer}.url: {url} is not on this machine, and --offline is given")
-        self._key = _key(scorer, key_env)
+        self._key = key_of(scorer, key_env)
         if self._key and not self.local and url.startswith("http:"):
             _log.warning("%s: the key in %s goes to %s unencrypted; https would hide it", scorer, key_env, url)
         handlers: list[Any] = [_NoRedirect()]
@@ -230,56 +229,6 @@ class Endpoint:
         if isinstance(value, dict):
             return {self._without_key(key): self._without_key(item) for key, item in value.items()}
         return value
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL stays on this machine: `localhost` or a loopback address, never a name that must be resolved."""
-    host = parse.urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def check_url(key: str, url: str) -> None:
-    """Refuse what is no plain http(s) URL, and places in which a key would be written down."""
-    try:
-        parts = parse.urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        good = False
-    if not good:
-        raise ValueError(f"{key} must be a URL like http://127.0.0.1:8000/score")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError(f"{key} must hold no user, password, query or fragment; name a key's variable with key_env")
-
-
-def check_key_env(key_env: str | None) -> None:
-    """Refuse what is no name of a variable, without repeating it: it may be the key itself."""
-    if key_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key_env):
-        raise ValueError("key_env must be the name of an environment variable, never the key itself")
-
-
-def check_patience(timeout: float, retries: int, concurrency: int) -> None:
-    """Refuse numbers that mean nothing."""
-    if not 0 < timeout <= 86400:
-        raise ValueError(f"timeout must be above 0 seconds and at most a day, got {timeout:g}")
-    if not 0 <= retries <= 20:
-        raise ValueError(f"retries must be from 0 to 20, got {retries}")
-    if not 1 <= concurrency <= 256:
-        raise ValueError(f"concurrency must be from 1 to 256, got {concurrency}")
-
-
-def _key(scorer: str, key_env: str | None) -> str | None:
-    if key_env is None:
-        return None
-    key = os.environ.get(key_env, "").strip()
-    place = f"judge.scorers.{scorer}.key_env"
-    if not key:
-        raise UsageError(f"{place}: the environment variable {key_env} is not set", hint=f"export {key_env}=...")
-    if not (key.isascii() and key.isprintable()):
-        raise UsageError(f"{place}: {key_env} holds characters that no key has", hint="set it again")
-    return key
 
 
 def _read(response: HTTPResponse, deadline: float, late: Failed) -> bytes:

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from aifeedback.data.weights import weights_identity
 from aifeedback.scorers import Unscored, _question, identity_of
+from aifeedback.scorers._address import check_key_env, check_patience, check_url
 from aifeedback.scorers._answers import Answers, default_folder
 from aifeedback.scorers._chat import Chat
-from aifeedback.scorers._endpoint import Endpoint, check_key_env, check_patience, check_url
+from aifeedback.scorers._endpoint import Endpoint
 from aifeedback.scorers._picture import Picture, picture
 from aifeedback.scorers._question import Answer, Question
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from aifeedback import scorers
 from aifeedback.errors import EndpointError, UsageError
-from aifeedback.scorers import Unscored, _endpoint, http
+from aifeedback.scorers import Unscored, _address, http
 from tests.scorers.serving import Reply, serving
 
 SERVER = Path(__file__).parents[2] / "docs" / "examples" / "score_server.py"
@@ -291,7 +291,7 @@ def test_a_proxy_is_not_asked_for_what_stays_here(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_loopback(url: str, local: bool) -> None:
-    assert _endpoint.is_loopback(url) is local
+    assert _address.is_loopback(url) is local
 
 
 @pytest.mark.parametrize(
