@@ -165,7 +165,8 @@ def load_backbone(
             network = _LOADED[key, device] = Backbone(key, model, words, device, dtype, published.reading)
         return network
     except WeightsError as error:
-        raise _not_loaded(published, f"{weights}: {error.message}") from error
+        named = error.message.startswith(weights)
+        raise _not_loaded(published, error.message if named else f"{weights}: {error.message}") from error
     except Exception as error:  # transformers raises OSError, ValueError, safetensors and Hub errors alike
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
         raise _not_loaded(published, f"{weights}: the weights cannot be loaded ({reason})") from error

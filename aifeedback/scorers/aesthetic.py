@@ -111,7 +111,8 @@ def load(
     network = _clip.load_backbone(PUBLISHED, weights, revision, dtype, device, offline)
     width = int(network.model.config.projection_dim)
     if len(folded[0]) != width:
-        raise WeightsError(f"aesthetic: the head reads {len(folded[0])} numbers, the tower of {weights} gives {width}")
+        found = f"the head reads {len(folded[0])} numbers, the tower of {weights or PUBLISHED.weights} gives {width}"
+        raise WeightsError(f"aesthetic: {found}", hint="set judge.scorers.aesthetic.head to a head made for that tower")
     settings = {"head": head, "weights": weights, "revision": revision, "dtype": dtype}
     return Aesthetic(identity_of("aesthetic", settings, offline=offline), network, *folded)
 
