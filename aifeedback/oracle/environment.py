@@ -16,8 +16,8 @@ from pathlib import Path
 from aifeedback.data import cache_home
 from aifeedback.errors import AIFeedbackError, UsageError
 from aifeedback.seeds import digest
+from aifeedback.store.claims import Claims
 from aifeedback.store.run_dir import COMPLETE, store_error, write_json
-from aifeedback.store.shards import Claims
 
 PINS = ("requirements-torch.txt", "requirements.txt")
 GIGABYTES = 1.3

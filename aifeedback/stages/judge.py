@@ -25,8 +25,9 @@ from aifeedback.store.candidates import (
     table_to_candidates,
     table_to_scores,
 )
+from aifeedback.store.claims import Claims
 from aifeedback.store.run_dir import RunDir, StageDir
-from aifeedback.store.shards import Claims, count_rows, read_table, run_shards, shard_name, shard_numbers, write_table
+from aifeedback.store.shards import count_rows, read_table, run_shards, shard_name, shard_numbers, write_table
 
 log = logging.getLogger(__name__)
 

@@ -7,29 +7,25 @@ parquet metadata, covers every byte of it.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import io
-import json
 import logging
-import os
 import re
-import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aifeedback.errors import StoreError
 from aifeedback.launch import Launch
+from aifeedback.store.claims import Claims
 from aifeedback.store.run_dir import StageDir, atomic_write, store_error
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
-    "Claims", "DamagedShard", "atomic_write", "count_rows", "read_table", "run_shards", "set_aside", "shard_name",
+    "DamagedShard", "atomic_write", "count_rows", "read_table", "run_shards", "set_aside", "shard_name",
     "shard_numbers", "write_table",
 ]  # fmt: skip
 
@@ -134,61 +130,6 @@ def set_aside(path: Path) -> Path:
         raise store_error(path, error) from error
     log.warning("%s is damaged: set aside as %s, to be made again", path, target.name)
     return target
-
-
-class Claims:
-    """Who works on which shard: a lock file per shard.
-
-    The lock is the kernel's (flock): it ends with the process that holds it, however that dies, so that a file left
-    by a killed process is taken over at once and without guessing whether a process number is still the same process.
-    The file holds the process and host of its holder for people to read.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    @contextlib.contextmanager
-    def claim(self, name: str) -> Iterator[bool]:
-        """Hold the shard `name` inside the block: True; False where another live process holds it."""
-        path = self.folder / f".{name}.lock"
-        handle = self._lock(path)
-        if handle is None:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            path.unlink(missing_ok=True)  # while still held: whoever waits sees that its file is gone and opens anew
-            os.close(handle)
-
-    def holder(self, name: str) -> str:
-        """Who holds or last held a shard, for people: `process 812 on hydra`."""
-        try:
-            found = json.loads((self.folder / f".{name}.lock").read_text())
-            return f"process {found['pid']} on {found['host']}"
-        except (OSError, ValueError, KeyError, TypeError):  # just released, or just about to be written
-            return "another process"
-
-    def _lock(self, path: Path) -> int | None:
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise store_error(path, error) from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(handle).st_ino == os.stat(path).st_ino:
-                os.ftruncate(handle, 0)
-                os.write(handle, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
-                return handle
-        except FileNotFoundError:
-            pass  # released between our open and our lock: not ours, the caller comes again
-        except BlockingIOError:
-            pass
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
-        return None
 
 
 def run_shards(

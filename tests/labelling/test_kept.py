@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from aifeedback.labelling import kept
-from aifeedback.store.shards import Claims
+from aifeedback.store.claims import Claims
 from aifeedback.zoo import scenes
 from tests.labelling.conftest import GOOD, WRONG, judge, picture, rows
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 
 from aifeedback.launch import Launch
+from aifeedback.store.claims import Claims
 from aifeedback.store.run_dir import RunDir, StageDir
 from aifeedback.store.shards import (
-    Claims,
     DamagedShard,
     read_table,
     run_shards,
@@ -29,7 +29,7 @@ from aifeedback.store.shards import (
 HOLD = """
 import sys, time
 from pathlib import Path
-from aifeedback.store.shards import Claims
+from aifeedback.store.claims import Claims
 with Claims(Path(sys.argv[1])).claim("shard-00000.parquet") as mine:
     print(mine, flush=True)
     time.sleep(60)
