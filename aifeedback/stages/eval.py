@@ -100,8 +100,8 @@ def _check(recipe: Recipe, held_out: PromptList, used: Mapping[str, Any], gates:
                 "nothing between two models",
                 hint="evaluate by a scorer that gives each image a number of its own (vlm does with mode: point)",
             )
-    wanted = recipe.eval.verdict
-    for place, name in [("eval.verdict", wanted)] * bool(wanted) + [("--min-win-rate", name) for name in gates]:
+    verdicts = [("eval.verdict", recipe.eval.verdict)] if recipe.eval.verdict else []
+    for place, name in [*verdicts, *(("--min-win-rate", name) for name in gates)]:
         if name not in used:
             raise UsageError(
                 f"{place}: {name} is not evaluated, expected one of {', '.join(used)}", hint="see eval.use"
