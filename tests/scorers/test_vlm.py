@@ -441,3 +441,10 @@ def test_code_that_comes_with_weights_runs_only_when_allowed(tmp_path: Path) -> 
     with pytest.raises(WeightsError, match="theirs"):
         grades(vlm.load(**settings, allow_code=True), [1])
     assert ran.exists()
+
+
+def test_a_comparing_scorer_with_other_numbers_of_values_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vlm.Comparer, "compare", lambda self, sets, text: [[1.0] for _ in sets])
+    made = vlm.load(device="cpu", url="http://127.0.0.1:9/", model="m", mode="pair")
+    with pytest.raises(UsageError, match="other numbers of values"):
+        scoring.score_candidates(candidates({"p": [1, 2]}), [made])
