@@ -21,6 +21,9 @@ REAL = "real"
 TOLERANCE = {"hpsv2": 1e-6, "clip": 1e-6, "imagereward": 1e-5, "aesthetic": 1e-5, "pickscore": 1e-4}
 """By scorer file, in its own scale: what float32 on two libraries may differ by (PickScore's cosine is times 100)."""
 
+CLIP_H = "HPS_v2.1_compressed.pt"
+"""clip-h is read by hpsv2's code (as Diffusion-DPO's is), with weights in the layout of its checkpoint."""
+
 _BATCH = 16
 
 
@@ -83,6 +86,9 @@ def compare(name: str, pictures: Mapping[str, Image.Image], python: Path, weight
     Raises:
         AIFeedbackError: either side fails; names it and what it said.
     """
+    if name == "clip-h" and weights == REAL:
+        hint = 'give --weights PATH: its state dict under open_clip\'s names, saved as {"state_dict": ...}'
+        raise UsageError("clip-h: the original code, that of hpsv2, does not fetch these weights", hint=hint)
     with tempfile.TemporaryDirectory(prefix="aifb-verify-") as place:
         folder = Path(place)
         files = list(images.write(pictures, folder))
@@ -100,6 +106,8 @@ def _settings(name: str, weights: str | None, job: Path) -> dict[str, Any]:
     """What our scorer is loaded with: the path given, or the folder of the job where the other side made weights."""
     place = str(job / "weights") if weights is None else str(Path(weights).expanduser().resolve())
     settings: dict[str, Any] = {"weights": place, "offline": weights is None}
+    if name == "clip-h" and weights is None:
+        settings["weights"] = str(Path(place) / CLIP_H)
     if name == "aesthetic":
         from aifeedback.scorers.aesthetic import HEAD
 
@@ -126,7 +134,7 @@ def _theirs(python: Path, folder: Path, name: str, files: list[str], weights: st
     file, fixed = plugins.alias_of("scorers", name)
     given = weights if weights in (None, REAL) else str(Path(weights).expanduser().resolve())
     settings = {**fixed, **_head(name, weights)}
-    judge = file if file == "hpsv2" else name
+    judge = "hpsv2" if name == "clip-h" else file
     job = {"judge": judge, "images": files, "prompts": images.PROMPTS, "weights": given, "settings": settings}
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
     done = environment.run(python, [str(folder)], online=weights == REAL)

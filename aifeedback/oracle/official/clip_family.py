@@ -13,11 +13,10 @@ from .job import Answer, Job
 HUB = {  # judge -> model, processor
     "pickscore": ("yuvalkirstain/PickScore_v1", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"),
     "clip": ("openai/clip-vit-large-patch14", "openai/clip-vit-large-patch14"),
-    "clip-h": ("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"),
     "aesthetic": ("openai/clip-vit-large-patch14", "openai/clip-vit-large-patch14"),
 }
 HEAD = "sac+logos+ava1-l14-linearMSE.pth"
-ACTIVATION = {"pickscore": "gelu", "clip": "quick_gelu", "clip-h": "gelu", "aesthetic": "quick_gelu"}
+ACTIVATION = {"pickscore": "gelu", "clip": "quick_gelu", "aesthetic": "quick_gelu"}
 
 
 def answer(job: Job) -> Answer:
