@@ -19,7 +19,7 @@ from aifeedback.zoo.autoencoder import LATENT_CHANNELS, pixels
 from aifeedback.zoo.naming import TEXT_PLAN, Namer, labels, naming_loss, teach
 from aifeedback.zoo.trainer import Plan, train
 
-PLAN = Plan(steps=4000, batch=64, peak_lr=1.5e-3)
+PLAN = Plan(steps=2400, batch=64, peak_lr=1.2e-3)
 LAYOUT = Plan(steps=400, batch=64, peak_lr=1.5e-3, ema=0.99)
 """Before it, at the noisy end alone, where nothing but the layout can be learnt."""
 
@@ -30,7 +30,7 @@ BANK = 40_000
 """Scenes drawn and encoded once, before the first step."""
 
 _PROMPT_DROPOUT = 0.1
-_NOISY_END = 0.7  # timesteps are 1000 * u^0.7, u uniform: more at the noisy end, where the layout is decided
+_NOISY_END = (10.0, 0.2)  # weight of a velocity error: 10 alphas_cumprod, at least 0.2, at most 1: shapes need it so
 _LAYOUT_FROM = 900  # lowest timestep of the layout phase
 _P_SINGLE = 0.3  # of the bank's scenes: one object
 _NAMING = 0.1  # weight of the text encoder's naming beside the denoiser's error
@@ -150,14 +150,16 @@ def pretrain(
         dropped = torch.rand(count) < _PROMPT_DROPOUT
         tokens[dropped] = empty
         u = (torch.arange(count) + torch.rand(count)) / count
-        t = (lowest + (1000 - lowest) * u**_NOISY_END).long().to(device)
+        t = (lowest + (1000 - lowest) * u).long().to(device)
         noise = torch.randn(x0.shape).to(device)
         text = model.text_encoder(tokens.to(device))
         predicted = model.unet(noising.add_noise(x0, noise, t), t, text.last_hidden_state).sample
         errors = F.mse_loss(predicted, noising.get_velocity(x0, noise, t), reduction="none").mean(dim=(1, 2, 3))
         naming, right = naming_loss(model.namer(text.pooler_output[~dropped]), named[rows][~dropped])
         numbers = {"error": errors.mean().item(), "noisy_half": errors[count // 2 :].mean().item(), **right}
-        return errors.mean() + _NAMING * naming, numbers
+        slope, least = _NOISY_END
+        weights = (slope * noising.alphas_cumprod.to(device)[t]).clamp(least, 1.0)
+        return (weights * errors).mean() / weights.mean() + _NAMING * naming, numbers
 
     layout = replace(LAYOUT, steps=min(plan.steps, LAYOUT.steps))
     train(model, lambda rng, count: loss_of(rng, count, _LAYOUT_FROM), layout, folder / "layout")
