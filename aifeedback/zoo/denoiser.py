@@ -19,7 +19,7 @@ from aifeedback.zoo.autoencoder import LATENT_CHANNELS, pixels
 from aifeedback.zoo.naming import TEXT_PLAN, Namer, labels, naming_loss, teach
 from aifeedback.zoo.trainer import Plan, train
 
-PLAN = Plan(steps=2400, batch=64, peak_lr=1.2e-3)
+PLAN = Plan(steps=6000, batch=64, peak_lr=1.2e-3)
 LAYOUT = Plan(steps=400, batch=64, peak_lr=1.5e-3, ema=0.99)
 """Before it, at the noisy end alone, where nothing but the layout can be learnt."""
 
@@ -30,7 +30,7 @@ BANK = 40_000
 """Scenes drawn and encoded once, before the first step."""
 
 _PROMPT_DROPOUT = 0.1
-_NOISY_END = (10.0, 0.2)  # weight of a velocity error: 10 alphas_cumprod, at least 0.2, at most 1: shapes need it so
+_NOISY_END = (4.0, 0.1)  # weight of a velocity error: 4 alphas_cumprod, at least 0.1, at most 1: shapes need it so
 _LAYOUT_FROM = 900  # lowest timestep of the layout phase
 _P_SINGLE = 0.3  # of the bank's scenes: one object
 _NAMING = 0.1  # weight of the text encoder's naming beside the denoiser's error
