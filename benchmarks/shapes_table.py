@@ -1,6 +1,6 @@
 """The table of the README: each objective against the base on held-out prompts, over seeds, by ground truth.
 
-    python benchmarks/shapes_table.py --seeds 3 [--folder runs/table] [key=value ...]
+    python benchmarks/shapes_table.py [--seed 0 --seed 1 --seed 2] [--folder runs/table] [key=value ...]
 
 Each arm is `aifb run` of a shipped recipe; the arms of a seed share one run directory, so candidates, scores and
 the base's images are made once. Overrides (say `eval.prompts.source=builtin:shapes/validation`) reach every arm.
@@ -18,11 +18,10 @@ from aifeedback import pipeline, recipe_io
 from aifeedback.launch import Launch
 
 ARMS: dict[str, tuple[str, list[str]]] = {
-    "sft on the winners": ("shapes/sft", []),
     "dpo": ("shapes/dpo", []),
-    "dspo": ("shapes/dspo", []),
-    "dspo, labels shuffled": ("shapes/dspo", ["judge.pairing.labels=shuffled"]),
     "dpo, labels shuffled": ("shapes/dpo", ["judge.pairing.labels=shuffled"]),
+    "dspo": ("shapes/dspo", []),
+    "sft on the winners": ("shapes/sft", []),
 }
 
 
@@ -41,16 +40,16 @@ def measure(recipe: str, overrides: list[str], folder: Path) -> dict[str, float]
 
 
 @click.command(help=__doc__)
-@click.option("--seeds", default=3, help="Seeds 0, 1, ...")
+@click.option("--seed", "seeds", multiple=True, type=int, default=(0, 1, 2), help="Repeatable.")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("runs/table"))
 @click.option("--arm", "arms", multiple=True, type=click.Choice(list(ARMS)), help="Only these arms.")
 @click.argument("overrides", nargs=-1)
-def main(seeds: int, folder: Path, arms: tuple[str, ...], overrides: tuple[str, ...]) -> None:
+def main(seeds: tuple[int, ...], folder: Path, arms: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     click.echo("| arm | seed | base exact | exact, points [95 %] | mean score, points [95 %] |\n|---|---|---|---|---|")
     for arm in arms or tuple(ARMS):
         recipe, more = ARMS[arm]
         found = []
-        for seed in range(seeds):
+        for seed in seeds:
             r = measure(recipe, [*overrides, *more, f"seed={seed}"], folder / f"seed-{seed}")
             found.append(r)
             exact = f"{r['gain']:+.1f} [{r['low']:+.1f}, {r['high']:+.1f}]"
