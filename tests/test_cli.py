@@ -252,7 +252,7 @@ def test_show_is_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
 def test_validate(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "shapes/dspo", "eval.use=[pickscore]", "eval.verdict=null"]) == 0
     captured = capsys.readouterr()
-    assert "candidates     1,920" in captured.out
+    assert "candidates     3,200" in captured.out
     assert "in-loop" in captured.err
     assert main(["validate", "dspo/ai_feedback_sd15"]) == 0
     assert "known once downloaded" in capsys.readouterr().out
