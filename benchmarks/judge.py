@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 import judge_models
 import judge_official
 import torch
+from timing import rate, seconds
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -62,27 +62,6 @@ class Row:
 
 
 HEADER = "scorer         ours/s official/s  no reload/s   ratio  no reload x  at most   floor/s  of floor  decode"
-
-
-def clock(device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
-
-
-def seconds(action: Callable[[], Any], device: str) -> float:
-    began = clock(device)
-    action()
-    return clock(device) - began
-
-
-def rate(dtype: torch.dtype, device: str) -> float:
-    """FLOP/s of a large matrix product: what the floor is computed with."""
-    size = 8192 if device == "cuda" else 1024
-    a = torch.randn(size, size, device=device).to(dtype)
-    a @ a
-    return 2 * size**3 / min(seconds(lambda: a @ a, device) for _ in range(5))
 
 
 class Halves:

@@ -13,13 +13,11 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
-import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from timing import flops, rate, seconds
 
 from aifeedback.models.sd import load
 from aifeedback.objectives import Predictions
@@ -74,33 +72,6 @@ class Bench:
         self.optimizer.zero_grad()
 
 
-def clock(device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
-
-
-def seconds(action: Callable[[], Any], device: str) -> float:
-    began = clock(device)
-    action()
-    return clock(device) - began
-
-
-def flops(action: Callable[[], Any]) -> float:
-    with FlopCounterMode(display=False) as counter:
-        action()
-    return float(counter.get_total_flops())
-
-
-def rate(device: str) -> float:
-    """FLOP/s of a large fp32 matrix product: what the floor is computed with."""
-    size = 8192 if device == "cuda" else 768
-    a = torch.randn(size, size, device=device)
-    a @ a
-    return 2 * size**3 / min(seconds(lambda: a @ a, device) for _ in range(5))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="builtin:shapes")
@@ -116,7 +87,7 @@ def main() -> None:
     for _ in range(options.rounds):
         for name, cached in variants.items():
             times[name].append(seconds(partial(bench.step, cached), options.device))
-    peak = rate(options.device)
+    peak = rate(torch.float32, options.device)
     print(f"{options.model}, {options.method}, {options.pairs} pairs, {options.device}, {peak / 1e9:.1f} GFLOP/s fp32")
     print(f"{'variant':24}{'s/step':>10}{'pairs/s':>10}{'GFLOP':>10}{'floor s':>10}{'x floor':>9}")
     for name, found in times.items():
