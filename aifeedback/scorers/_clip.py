@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Dtype = Literal["float32", "float16", "bfloat16"]
-OPENAI_L = "openai/clip-vit-large-patch14"
-OPENAI_L_REVISION = "32bd64288804d66eefd0ccbe215aa642df71cc41"
 LAION_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 LAION_H_REVISION = "1c2b8495b28150b8a4922ee1c8edee224c284c0c"
 _WORDS = ("tokenizer.json", "vocab.json", "merges.txt")
@@ -48,6 +46,21 @@ class Published:
     """Of the vision tower, for files under open_clip's names: they do not say it."""
     activation: str = "gelu"
     """Likewise."""
+
+
+def openai_l(scorer: str, tau: float) -> Published:
+    """A scorer on OpenAI's ViT-L/14 as it is; two such share one pass."""
+    name, commit = "openai/clip-vit-large-patch14", "32bd64288804d66eefd0ccbe215aa642df71cc41"
+    return Published(
+        scorer,
+        weights=name,
+        tokenizer=name,
+        gigabytes=1.7,
+        tau=tau,
+        revision=commit,
+        tokenizer_revision=commit,
+        activation="quick_gelu",
+    )
 
 
 @dataclass(frozen=True)

@@ -30,16 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TAU = 0.5
-PUBLISHED = _clip.Published(
-    "aesthetic",
-    weights=_clip.OPENAI_L,
-    tokenizer=_clip.OPENAI_L,
-    gigabytes=1.7,
-    tau=TAU,
-    revision=_clip.OPENAI_L_REVISION,
-    tokenizer_revision=_clip.OPENAI_L_REVISION,
-    activation="quick_gelu",
-)
+PUBLISHED = _clip.openai_l("aesthetic", TAU)
 HEAD = "sac+logos+ava1-l14-linearMSE.pth"
 COMMIT = "6934dd81792f086e613a121dbce43082cb8be85e"
 URL = f"https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/{COMMIT}/{HEAD.replace('+', '%2B')}"

@@ -22,16 +22,7 @@ from aifeedback.scorers._backbone import Reading
 
 ALIASES = {"clip-h": {"model": "ViT-H/14"}}
 TAU = 0.01  # CLIP's own temperature
-PUBLISHED = _clip.Published(
-    "clip",
-    weights=_clip.OPENAI_L,
-    tokenizer=_clip.OPENAI_L,
-    gigabytes=1.7,
-    tau=TAU,
-    revision=_clip.OPENAI_L_REVISION,
-    tokenizer_revision=_clip.OPENAI_L_REVISION,
-    activation="quick_gelu",
-)
+PUBLISHED = _clip.openai_l("clip", TAU)
 PUBLISHED_H = _clip.Published(
     "clip-h",
     weights=_clip.LAION_H,
