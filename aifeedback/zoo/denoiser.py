@@ -7,7 +7,6 @@ first learns the layout. Trained on all timesteps from the start, relations stay
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ BANK = 40_000
 """Scenes drawn and encoded once, before the first step."""
 
 _PROMPT_DROPOUT = 0.1
-_NOISY_END = (4.0, 0.1)  # weight of a velocity error: 4 alphas_cumprod, at least 0.1, at most 1: shapes need it so
+_SLOPE, _LEAST = 4.0, 0.1  # weight of a velocity error: 4 alphas_cumprod, at least 0.1, at most 1: shapes need it so
 _LAYOUT_FROM = 900  # lowest timestep of the layout phase
 _P_SINGLE = 0.3  # of the bank's scenes: one object
 _NAMING = 0.1  # weight of the text encoder's naming beside the denoiser's error
@@ -137,12 +136,12 @@ def pretrain(
     torch.manual_seed(plan.seed)
     model = build(tokenizer).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     noising = DDIMScheduler(**SCHEDULE)
+    weight_at = (_SLOPE * noising.alphas_cumprod).clamp(_LEAST, 1.0).to(device)
 
     def features(prompts: list[str]) -> Tensor:
         return model.text_encoder(token_ids(tokenizer, prompts).to(device)).pooler_output  # type: ignore[no-any-return]
 
-    steps = min(plan.steps, TEXT_PLAN.steps)
-    teach(model.text_encoder, features, model.namer, folder / "text", replace(TEXT_PLAN, steps=steps))
+    teach(model.text_encoder, features, model.namer, folder / "text", TEXT_PLAN.at_most(plan.steps))
 
     def loss_of(rng: random.Random, count: int, lowest: int = 0) -> tuple[Tensor, dict[str, float]]:
         rows = torch.tensor([rng.randrange(len(latents)) for _ in range(count)])
@@ -157,11 +156,10 @@ def pretrain(
         errors = F.mse_loss(predicted, noising.get_velocity(x0, noise, t), reduction="none").mean(dim=(1, 2, 3))
         naming, right = naming_loss(model.namer(text.pooler_output[~dropped]), named[rows][~dropped])
         numbers = {"error": errors.mean().item(), "noisy_half": errors[count // 2 :].mean().item(), **right}
-        slope, least = _NOISY_END
-        weights = (slope * noising.alphas_cumprod.to(device)[t]).clamp(least, 1.0)
+        weights = weight_at[t]
         return (weights * errors).mean() / weights.mean() + _NAMING * naming, numbers
 
-    layout = replace(LAYOUT, steps=min(plan.steps, LAYOUT.steps))
+    layout = LAYOUT.at_most(plan.steps)
     train(model, lambda rng, count: loss_of(rng, count, _LAYOUT_FROM), layout, folder / "layout")
     return train(model.train(), loss_of, plan, folder), scaling  # type: ignore[return-value]
 

@@ -60,14 +60,11 @@ def pretrain(folder: Path, out: Path, device: str, plan: Plan = PLAN) -> None:
     seeing = Namer(model.config.vision_config.hidden_size)
     reading = Namer(model.config.text_config.hidden_size)
     both = nn.ModuleDict({"model": model, "seeing": seeing, "reading": reading}).to(device)
-    steps = min(plan.steps, TEXT_PLAN.steps)
-    teach(
-        model.text_model,
-        lambda captions: read(model, tokenizer, captions),
-        reading,
-        folder / "text",
-        replace(TEXT_PLAN, steps=steps),
-    )
+
+    def features(captions: list[str]) -> Tensor:
+        return read(model, tokenizer, captions)
+
+    teach(model.text_model, features, reading, folder / "text", TEXT_PLAN.at_most(plan.steps))
 
     def loss_of(rng: random.Random, count: int) -> tuple[Tensor, dict[str, float]]:
         drawn = [s for _ in range(count // _FAMILY) for s in family(rng)]

@@ -7,7 +7,7 @@ import os
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,6 +25,10 @@ class Plan:
     seed: int = 0
     weight_decay: float = 0.01
     save_every_seconds: float = 120.0
+
+    def at_most(self, steps: int) -> Plan:
+        """The same plan with no more than `steps` steps."""
+        return replace(self, steps=min(self.steps, steps))
 
 
 StepLoss = Callable[[random.Random, int], tuple[Tensor, dict[str, float]]]
