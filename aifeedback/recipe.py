@@ -127,6 +127,7 @@ class Train(Section):
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
+    ema: float | None = Field(None, gt=0, lt=1)
     max_grad_norm: float = Field(1.0, gt=0)
     precision: Literal["no", "fp16", "bf16"] = "no"
     gradient_checkpointing: bool = False

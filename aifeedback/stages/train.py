@@ -94,7 +94,8 @@ def _train(
     state = loop.run()
     if accelerator.is_main_process:
         learner = loop.learner
-        save_model(learner.family, learner.policy, stage.path, best=section.keep == "best")
+        with loop.averages.applied():
+            save_model(learner.family, learner.policy, stage.path, best=section.keep == "best")
         counts = {"steps": state.step, "sets": len(sets[0]), "held_out": len(sets[1]), "skipped_steps": state.skipped}
         best = {"best_step": state.best_step, "best_loss": state.best_loss}
         rejected = {"evaluation prompt": dropped} if dropped else {}
@@ -113,6 +114,7 @@ def _loop(
     accelerator: Any,
 ) -> Any:
     from aifeedback.store.latents import LatentStore
+    from aifeedback.training.averages import Averages
     from aifeedback.training.batches import Batcher
     from aifeedback.training.loop import Loop
     from aifeedback.training.metrics import Metrics
@@ -151,7 +153,8 @@ def _loop(
         objective.arity,
     )
     metrics = Metrics(stage.path / "metrics.jsonl", accelerator)
-    return Loop(learner, optimizer, batcher, *sets, _schedule(recipe.seed, section), stage.path, metrics)
+    averages = Averages(policy, section.ema)
+    return Loop(learner, optimizer, averages, batcher, *sets, _schedule(recipe.seed, section), stage.path, metrics)
 
 
 def _schedule(seed: int, section: Train) -> Any:

@@ -1,6 +1,7 @@
 """Checkpoints: one folder each, complete under its final name, every file sealed by its digest.
 
 checkpoints/step-000050/weights.safetensors   trainable weights only, fp32
+                        averages.safetensors  their moving averages, where train.ema is given
                         optimizer.pt          AdamW's moments (and the loss scale of fp16)
                         state.json            step, best so far, skipped steps; digests of the files above
 checkpoints/best/                             weights of the best validation loss; no optimizer
@@ -30,18 +31,24 @@ KEEP = 2  # the newest and the one before it
 
 
 class Checkpoint(NamedTuple):
-    """`weights` by parameter name; `optimizer` is None in `best`; `state` is JSON-able."""
+    """`weights` and `averages` by parameter name; `optimizer` is None in `best`; `state` is JSON-able."""
 
     weights: dict[str, Tensor]
     optimizer: dict[str, Any] | None
     state: dict[str, Any]
+    averages: dict[str, Tensor] | None = None
 
 
 def save_checkpoint(folder: Path, name: str, checkpoint: Checkpoint) -> None:
     """Write `folder/name` under a temporary name, flush it to the disk, rename it; replaces an older one."""
     from safetensors.torch import save
 
-    files = {"weights.safetensors": save({k: v.contiguous().cpu() for k, v in checkpoint.weights.items()})}
+    tensors = {"weights": checkpoint.weights, "averages": checkpoint.averages}
+    files = {
+        f"{name}.safetensors": save({k: v.contiguous().cpu() for k, v in kept.items()})
+        for name, kept in tensors.items()
+        if kept is not None
+    }
     if checkpoint.optimizer is not None:
         buffer = io.BytesIO()
         torch.save(checkpoint.optimizer, buffer)
@@ -98,7 +105,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise StoreError(f"{path}: damaged checkpoint ({name} does not match its digest)")
     packed = files.get("optimizer.pt")
     optimizer = None if packed is None else torch.load(io.BytesIO(packed), map_location="cpu", weights_only=True)
-    return Checkpoint(load(files["weights.safetensors"]), optimizer, state)
+    averages = load(files["averages.safetensors"]) if "averages.safetensors" in files else None
+    return Checkpoint(load(files["weights.safetensors"]), optimizer, state, averages)
 
 
 def checkpoint_name(step: int) -> str:

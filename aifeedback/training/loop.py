@@ -19,6 +19,7 @@ import torch
 from aifeedback.errors import Interrupted, TrainingDiverged
 from aifeedback.progress import Progress
 from aifeedback.records import PreferenceSet
+from aifeedback.training.averages import Averages
 from aifeedback.training.batches import Batcher, Visit, visits_of_step
 from aifeedback.training.checkpoint import (
     Checkpoint,
@@ -71,6 +72,7 @@ class Loop:
 
     learner: Learner
     optimizer: AcceleratedOptimizer
+    averages: Averages
     batcher: Batcher
     train_sets: Sequence[PreferenceSet]
     validation_sets: Sequence[PreferenceSet]
@@ -124,6 +126,8 @@ class Loop:
         if good or accelerator.scaler is not None:  # fp16's scaler skips by itself and lowers its scale
             set_learning_rate(self.optimizer, rate)
             self.optimizer.step()
+        if good:
+            self.averages.update()
         self.optimizer.zero_grad()
         self._count(good)
         speed = schedule.global_batch / (time.perf_counter() - began)
@@ -171,14 +175,16 @@ class Loop:
             return
         draws = self.schedule.validation_draws
         visits = [Visit(s, draw) for s in self.validation_sets for draw in range(draws)]
-        values = self.learner.evaluate(visits, lambda part: self.batcher.validation(part, draws))
+        with self.averages.applied():
+            values = self.learner.evaluate(visits, lambda part: self.batcher.validation(part, draws))
         self.metrics.write("validation", self.state.step, values)
         loss, state = values["loss"], self.state
         # the start is no candidate: it is the reference
         if math.isfinite(loss) and state.step > 0 and (state.best_loss is None or loss < state.best_loss):
             state.best_loss, state.best_step = loss, state.step
             if self.schedule.keep_best:
-                self._write_checkpoint("best", Checkpoint(self.learner.policy.weights(), None, vars(state)))
+                with self.averages.applied():
+                    self._write_checkpoint("best", Checkpoint(self.learner.policy.weights(), None, vars(state)))
 
     # --- files
 
@@ -192,7 +198,8 @@ class Loop:
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
         }
-        checkpoint = Checkpoint(self.learner.policy.weights(), optimizer, vars(self.state))
+        weights, averages = self.learner.policy.weights(), self.averages.weights()
+        checkpoint = Checkpoint(weights, optimizer, vars(self.state), averages)
         self._write_checkpoint(checkpoint_name(self.state.step), checkpoint)
 
     def _write_checkpoint(self, name: str, checkpoint: Checkpoint) -> None:
@@ -215,6 +222,7 @@ class Loop:
             if accelerator.scaler is not None:
                 accelerator.scaler.load_state_dict(found.optimizer["scaler"])
             self.state = State(**found.state)
+            self.averages.load(found.averages, self.state.step - self.state.skipped)
             log.info("resuming after step %d of %d", self.state.step, self.schedule.steps)
         self.metrics.truncate(self.state.step, resumed=found is not None)
 

@@ -17,7 +17,8 @@ import torch
 
 from aifeedback.errors import AIFeedbackError, Interrupted, TrainingDiverged
 from aifeedback.training import loop as loop_module
-from aifeedback.training.checkpoint import checkpoints
+from aifeedback.training.checkpoint import checkpoints, load_checkpoint
+from aifeedback.training.loop import Loop
 from aifeedback.training.setup import save_model
 from tests.training.tiny import losses, make_loop, rows
 
@@ -66,11 +67,12 @@ def test_the_micro_batch_changes_nothing_beyond_the_tolerance(
         assert other == pytest.approx(curves[0], rel=TOLERANCE)
 
 
+@pytest.mark.parametrize("ema", [None, 0.9])
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_resuming_is_bit_identical(tiny_pipeline: Path, tmp_path: Path, method: str) -> None:
-    whole = make_loop(tiny_pipeline, tmp_path / "whole", method=method)
+def test_resuming_is_bit_identical(tiny_pipeline: Path, tmp_path: Path, method: str, ema: float | None) -> None:
+    whole = make_loop(tiny_pipeline, tmp_path / "whole", method=method, ema=ema)
     whole.run()
-    interrupted = make_loop(tiny_pipeline, tmp_path / "twice", method=method)
+    interrupted = make_loop(tiny_pipeline, tmp_path / "twice", method=method, ema=ema)
 
     def killed(stop: Any) -> bool:
         if interrupted.state.step == 3:  # after the checkpoint of step 2: step 3 has to be redone
@@ -82,13 +84,42 @@ def test_resuming_is_bit_identical(tiny_pipeline: Path, tmp_path: Path, method: 
         interrupted.run()
     with (tmp_path / "twice" / "metrics.jsonl").open("a") as file:
         file.write('{"split": "train", "st')  # cut off by the kill
-    resumed = make_loop(tiny_pipeline, tmp_path / "twice", method=method)
+    resumed = make_loop(tiny_pipeline, tmp_path / "twice", method=method, ema=ema)
     resumed.run()
     assert resumed.began_at == 2
-    for name, weight in whole.learner.policy.weights().items():
-        assert torch.equal(weight, resumed.learner.policy.weights()[name]), name
+    _assert_same(whole, resumed)
+    with whole.averages.applied(), resumed.averages.applied():
+        _assert_same(whole, resumed)
     assert losses(tmp_path / "twice") == losses(tmp_path / "whole")
     assert losses(tmp_path / "twice", "validation") == losses(tmp_path / "whole", "validation")
+
+
+def _assert_same(one: Loop, other: Loop) -> None:
+    for name, weight in one.learner.policy.weights().items():
+        assert torch.equal(weight, other.learner.policy.weights()[name]), name
+
+
+def test_averages_follow_their_formula_and_are_what_is_validated_and_kept(tiny_pipeline: Path, tmp_path: Path) -> None:
+    loop = make_loop(tiny_pipeline, tmp_path, ema=0.25, keep_best=True, steps=5, validation_every=5)
+    name = next(iter(loop.learner.policy.parameters))
+    expected, taken = loop.learner.policy.weights()[name].clone(), loop._step
+
+    def stepping(stop: Any) -> bool:
+        nonlocal expected
+        asked, n = taken(stop), loop.state.step - 1
+        decay = min(0.25, (1 + n) / (10 + n)) if n else 0.0
+        expected = decay * expected + (1 - decay) * loop.learner.policy.weights()[name]
+        return asked
+
+    loop._step = stepping  # type: ignore[method-assign]
+    loop.run()
+    best = load_checkpoint(tmp_path / "checkpoints" / "best").weights[name]
+    assert best == pytest.approx(expected, abs=1e-7)
+    last = loop.learner.policy.weights()[name]
+    assert (last - best).abs().max() > 1e-4
+    with loop.averages.applied():
+        assert torch.equal(loop.learner.policy.weights()[name], best)
+    assert torch.equal(loop.learner.policy.weights()[name], last)
 
 
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tiny_pipeline: Path, tmp_path: Path) -> None:

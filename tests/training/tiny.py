@@ -18,6 +18,7 @@ from aifeedback.models.sd import load
 from aifeedback.records import PreferenceSet
 from aifeedback.seeds import derive_seed
 from aifeedback.store.latents import LatentShard, LatentStore, write_latents
+from aifeedback.training.averages import Averages
 from aifeedback.training.batches import Batcher, hold_out
 from aifeedback.training.loop import Loop, Schedule
 from aifeedback.training.metrics import Metrics
@@ -58,6 +59,7 @@ def make_loop(
     dropout: float = 0.2,
     gradient_checkpointing: bool = False,
     parameters: dict[str, Any] | None = None,
+    ema: float | None = None,
     **schedule: Any,
 ) -> Loop:
     """A loop over the tiny pipeline, ready to run."""
@@ -82,7 +84,8 @@ def make_loop(
     batcher = Batcher(LatentStore([path]), plan.seed, family.num_timesteps, (0.0, 1.0), dropout, chosen.arity)
     training, validation = hold_out(SETS, plan.seed, fraction)
     metrics = Metrics(folder / "metrics.jsonl", accelerator)
-    return Loop(learner, optimizer, batcher, training, validation, plan, folder, metrics)
+    averages = Averages(policy, ema)
+    return Loop(learner, optimizer, averages, batcher, training, validation, plan, folder, metrics)
 
 
 def rows(folder: Path, split: str = "train") -> list[dict[str, Any]]:
