@@ -7,9 +7,11 @@ first learns the layout. Trained on all timesteps from the start, relations stay
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,6 +19,7 @@ from torch.nn import functional as F
 from aifeedback.zoo.autoencoder import LATENT_CHANNELS, pixels
 from aifeedback.zoo.naming import TEXT_PLAN, Namer, labels, naming_loss, teach
 from aifeedback.zoo.trainer import Plan, train
+from aifeedback.zoo.variants import training_variant
 
 PLAN = Plan(steps=6000, batch=64, peak_lr=1.2e-3)
 LAYOUT = Plan(steps=400, batch=64, peak_lr=1.5e-3, ema=0.99)
@@ -28,9 +31,16 @@ CONTEXT = 16
 BANK = 40_000
 """Scenes drawn and encoded once, before the first step."""
 
+WRONG_CAPTIONS = 0.4
+"""Share of pictures shown with a caption wrong in one respect, as alt texts of the web are.
+
+A model so trained draws well and follows prompts badly: what alignment is there to mend.
+"""
+
 _PROMPT_DROPOUT = 0.1
+_SHARES, _TIMESTEPS = (0.0, 0.1, 0.8, 1.0), (0, 150, 750, 1000)  # more of those at which shapes are decided
 _SLOPE, _LEAST = 4.0, 0.1  # weight of a velocity error: 4 alphas_cumprod, at least 0.1, at most 1: shapes need it so
-_LAYOUT_FROM = 900  # lowest timestep of the layout phase
+_LAYOUT_TIMESTEPS = (900, 910, 980, 1000)  # the same shares of the noisy end alone
 _P_SINGLE = 0.3  # of the bank's scenes: one object
 _NAMING = 0.1  # weight of the text encoder's naming beside the denoiser's error
 _WIDTH = 128
@@ -97,20 +107,22 @@ def token_ids(tokenizer: Any, prompts: list[str]) -> Tensor:
 
 @torch.no_grad()
 def make_bank(vae: Any, tokenizer: Any, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Encode `count` training scenes.
+    """Encode `count` training scenes, each with its caption and with one that is wrong.
 
     Returns:
-        latents (N, 12, 8, 8) of unit variance, token ids (N, 16), what there is to name (N, 8, 2), the scaling factor.
+        latents (N, 12, 8, 8) of unit variance, token ids (N, 2, 16), what they name (N, 2, 8, 2), the scaling factor.
     """
     rng = random.Random(f"bank/{seed}")
+    liar = random.Random(f"captions/{seed}")
     latents, ids, named = [], [], []
     for start in range(0, count, 200):
         drawn, x = pixels(rng, min(200, count - start), _P_SINGLE)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
         posterior = vae.encode(x.to(vae.device)).latent_dist
         latents.append(posterior.sample(generator=generator).cpu())
-        ids.append(token_ids(tokenizer, [s.prompt for s in drawn]))
-        named.append(labels(drawn))
+        wrong = [training_variant(s, liar) for s in drawn]
+        ids.append(torch.stack([token_ids(tokenizer, [s.prompt for s in said]) for said in (drawn, wrong)], dim=1))
+        named.append(torch.stack([labels(drawn), labels(wrong)], dim=1))
     stacked = torch.cat(latents)
     scaling = 1 / stacked.std().item()
     return (stacked * scaling).contiguous(), torch.cat(ids), torch.cat(named), scaling
@@ -143,24 +155,25 @@ def pretrain(
 
     teach(model.text_encoder, features, model.namer, folder / "text", TEXT_PLAN.at_most(plan.steps))
 
-    def loss_of(rng: random.Random, count: int, lowest: int = 0) -> tuple[Tensor, dict[str, float]]:
+    def loss_of(rng: random.Random, count: int, timesteps: Sequence[int] = _TIMESTEPS) -> tuple[Tensor, dict[str, float]]:
         rows = torch.tensor([rng.randrange(len(latents)) for _ in range(count)])
-        x0, tokens = latents[rows].to(device), ids[rows].clone()
+        wrong = (torch.rand(count) < WRONG_CAPTIONS).long()
+        x0, tokens, said = latents[rows].to(device), ids[rows, wrong], named[rows, wrong]
         dropped = torch.rand(count) < _PROMPT_DROPOUT
         tokens[dropped] = empty
         u = (torch.arange(count) + torch.rand(count)) / count
-        t = (lowest + (1000 - lowest) * u).long().to(device)
+        t = torch.from_numpy(np.interp(u, _SHARES, timesteps)).long().clamp(max=999).to(device)
         noise = torch.randn(x0.shape).to(device)
         text = model.text_encoder(tokens.to(device))
         predicted = model.unet(noising.add_noise(x0, noise, t), t, text.last_hidden_state).sample
         errors = F.mse_loss(predicted, noising.get_velocity(x0, noise, t), reduction="none").mean(dim=(1, 2, 3))
-        naming, right = naming_loss(model.namer(text.pooler_output[~dropped]), named[rows][~dropped])
+        naming, right = naming_loss(model.namer(text.pooler_output[~dropped]), said[~dropped])
         numbers = {"error": errors.mean().item(), "noisy_half": errors[count // 2 :].mean().item(), **right}
         weights = weight_at[t]
         return (weights * errors).mean() / weights.mean() + _NAMING * naming, numbers
 
     layout = LAYOUT.at_most(plan.steps)
-    train(model, lambda rng, count: loss_of(rng, count, _LAYOUT_FROM), layout, folder / "layout")
+    train(model, lambda rng, count: loss_of(rng, count, _LAYOUT_TIMESTEPS), layout, folder / "layout")
     return train(model.train(), loss_of, plan, folder), scaling  # type: ignore[return-value]
 
 

@@ -8,7 +8,6 @@ caption and of each picture are in the batch. Both towers are besides taught to 
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from math import log
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,13 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from aifeedback.zoo import scenes
 from aifeedback.zoo.naming import TEXT_PLAN, Namer, labels, naming_loss, teach
-from aifeedback.zoo.scenes import BACKGROUNDS, COLOURS, RELATIONS, SHAPES, Object, Scene
+from aifeedback.zoo.scenes import Scene
 from aifeedback.zoo.trainer import Plan, train
+from aifeedback.zoo.variants import FACTORS, training_variant, variant
 from aifeedback.zoo.vocabulary import CONTEXT, build_tokenizer
 
 PLAN = Plan(steps=5000, batch=64, peak_lr=1.2e-3, ema=0.995, weight_decay=0.02)
-FACTORS = ("background", "count", "colour", "shape", "relation", "binding")
-_WEIGHTS = (1, 1, 1, 3, 5, 3)  # how often a variant is wrong in each factor: the hard ones more often
+_WEIGHTS = dict(zip(FACTORS, (1, 1, 1, 3, 5, 3), strict=True))  # of wrong factors: the hard ones more often
 _FAMILY = 4  # a scene and its variants
 _MAX_SCALE = 50.0  # of the cosine; CLIP itself stops at 100
 _TEXT_NAMING = 0.3  # weight of the captions' naming beside the pictures'
@@ -93,34 +92,8 @@ def family(rng: random.Random) -> list[Scene]:
     """A scene and variants of it, all of them different and of the training split."""
     found = {(first := scenes.random_scene(rng, "train", p_single=0.2)): None}
     while len(found) < _FAMILY:
-        other = variant(first, rng)[1]
-        if scenes.split_of(other) == "train":
-            found[other] = None
+        found[training_variant(first, rng, _WEIGHTS)] = None
     return list(found)
-
-
-def variant(scene: Scene, rng: random.Random, factor: str | None = None) -> tuple[str, Scene]:
-    """A scene that is wrong in one factor (None: drawn), with the factor's name."""
-    two = scene.relation is not None
-    while factor is None or not (two or factor in ("background", "colour", "shape")):
-        factor = rng.choices(FACTORS, _WEIGHTS)[0]
-    objects = list(scene.objects)
-    i = rng.randrange(len(objects))
-    chosen, taken = objects[i], {o.colour for o in objects}
-    if factor == "background":
-        return factor, replace(scene, background=rng.choice([b for b in BACKGROUNDS if b != scene.background]))
-    if factor == "count":
-        return factor, Scene((chosen,), None, scene.background)
-    if factor == "relation":
-        return factor, replace(scene, relation=rng.choice([r for r in RELATIONS if r != scene.relation]))
-    if factor == "colour":
-        objects[i] = Object(rng.choice([c for c in COLOURS if c not in taken]), chosen.shape)
-    elif factor == "shape":
-        objects[i] = Object(chosen.colour, rng.choice([s for s in SHAPES if s != chosen.shape]))
-    else:  # binding: the two colours change places
-        a, b = objects
-        objects = [Object(b.colour, a.shape), Object(a.colour, b.shape)]
-    return factor, replace(scene, objects=tuple(objects))
 
 
 def softened(picture: Image.Image, rng: random.Random) -> Tensor:
@@ -163,7 +136,7 @@ def accuracy(model: Any, tokenizer: Any, split: scenes.Split, count: int, seed: 
     right: dict[str, list[bool]] = {factor: [] for factor in FACTORS}
     for _ in range(count):
         scene = scenes.random_scene(rng, split, p_single=0.0)
-        captions = [scene.prompt] + [variant(scene, rng, factor)[1].prompt for factor in FACTORS]
+        captions = [scene.prompt] + [variant(scene, rng, factor).prompt for factor in FACTORS]
         image, text = embeddings(model, tokenizer, softened(scenes.render(scene, rng), rng)[None], captions)
         similar = (image @ text.T)[0].tolist()
         for factor, other in zip(FACTORS, similar[1:], strict=True):

@@ -41,7 +41,7 @@ RELATIONS = ("left of", "right of", "above", "below")
 Split = Literal["train", "validation", "heldout"]
 
 _SUPERSAMPLING = 4
-_MIN_RADIUS, _MAX_RADIUS_TWO, _MAX_RADIUS_ONE = 8.0, 13.0, 17.0
+_MIN_RADIUS, _MAX_RADIUS_TWO, _MAX_RADIUS_ONE = 10.0, 16.0, 18.0
 _MIN_OFFSET = 4.0  # how far, in pixels, the stated relation exceeds the other axis
 
 

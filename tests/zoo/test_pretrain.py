@@ -57,7 +57,7 @@ def test_the_program_writes_a_pipeline_that_diffusers_loads(tmp_path: Path, monk
     assert pipe.scheduler.config.prediction_type == "v_prediction"
 
 
-def test_the_bank_pairs_latents_with_what_their_prompts_say(tmp_path: Path) -> None:
+def test_the_bank_pairs_latents_with_what_their_captions_say(tmp_path: Path) -> None:
     from diffusers import AutoencoderKL
 
     from aifeedback.zoo import naming, scenes, weights_folder
@@ -66,6 +66,7 @@ def test_the_bank_pairs_latents_with_what_their_prompts_say(tmp_path: Path) -> N
     tokenizer = vocabulary.build_tokenizer(tmp_path, denoiser.CONTEXT)
     latents, ids, named, scaling = denoiser.make_bank(vae, tokenizer, 8, seed=0)
     assert latents.shape == (8, 12, 8, 8) and latents.std().item() == pytest.approx(1.0, abs=1e-3) and scaling > 0
-    for row, said in zip(ids, named, strict=True):
+    for row, said in zip(ids.flatten(0, 1), named.flatten(0, 1), strict=True):
         scene = scenes.parse(tokenizer.decode(row, skip_special_tokens=True))
         assert scene is not None and torch.equal(naming.labels([scene])[0], said)
+    assert all(not torch.equal(right, wrong) for right, wrong in ids)
