@@ -45,7 +45,7 @@ def score_candidates(
         UsageError: a scorer gave more or fewer values than it was shown images.
     """
     groups = _groups(scorers)
-    text = {key: _embedded(members[0], candidates) for key, members in groups.items()}
+    text = {key: _embedded(members, candidates) for key, members in groups.items()}
     scores: dict[str, list[Score]] = {scorer.name: [] for scorer in scorers}
     for batch, prepared in _decoded(candidates, groups, micro_batch):
         for key, members in groups.items():
@@ -63,9 +63,15 @@ def _groups(scorers: Sequence[Scorer]) -> dict[str, list[Scorer]]:
     return groups
 
 
-def _embedded(scorer: Scorer, candidates: Sequence[Candidate]) -> dict[str, Any]:
+def _embedded(members: list[Scorer], candidates: Sequence[Candidate]) -> dict[str, Any]:
+    """What the first scorer of a group that reads prompts makes of each; None each where none of them does."""
     prompts = list(dict.fromkeys(c.prompt for c in candidates if not c.rejected))
-    return dict(zip(prompts, scorer.embed(prompts), strict=True)) if prompts else {}
+    text: dict[str, Any] = {}
+    for scorer in members if prompts else ():
+        text = dict(zip(prompts, scorer.embed(prompts), strict=True))
+        if any(made is not None for made in text.values()):
+            break
+    return text
 
 
 def _decoded(

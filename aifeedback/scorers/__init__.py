@@ -34,7 +34,8 @@ class Scorer(Protocol):
     """A reward model. Higher is better; one value per image, in order, the same in any batch (within 1e-5).
 
     `prepare` runs in worker threads, once per image; `embed` once per prompt. Scorers with the same `backbone`
-    share both, and are then handed the same list object by `score`, so that the backbone runs once per batch.
+    share both, and are then handed the same list object by `score`, so that the backbone runs once per batch. One
+    that does not read prompts makes None of each: its prompts are then embedded by those that it shares with, if any.
     Two methods are optional: `truncated(prompts) -> list[int]` says how many tokens of each prompt are not read;
     `compile()` is called before the first image where the launch asks for torch.compile.
     A scorer that compares has a method `compare(sets, text)`, which takes the place of `score`: it is handed all

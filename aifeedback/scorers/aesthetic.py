@@ -65,8 +65,8 @@ class Aesthetic:
     def prepare(self, image: Image.Image) -> Tensor:
         return self.network.prepare(image)
 
-    def embed(self, prompts: list[str]) -> list[Tensor]:
-        return self.network.embed(prompts)  # not for itself, but for `clip`, with which it shares them
+    def embed(self, prompts: list[str]) -> list[None]:
+        return [None] * len(prompts)  # not read
 
     def score(self, prepared: list[Tensor], text: list[Any]) -> list[float | Unscored]:
         embedded = self.network.images(prepared).cpu().double()

@@ -1,6 +1,7 @@
 """aesthetic: the folded head against upstream's five layers; the pass shared with clip; heads that do not fit."""
 
 import hashlib
+import io
 import json
 import logging
 from pathlib import Path
@@ -11,7 +12,9 @@ import torch
 
 from aifeedback import scorers
 from aifeedback.errors import WeightsError
+from aifeedback.records import Candidate
 from aifeedback.scorers import _backbone, aesthetic, clip
+from aifeedback.scoring import score_candidates
 from tests.scorers import make_aesthetic_fixture, make_clip_fixture
 
 EXPECTED = json.loads(make_aesthetic_fixture.FILE.read_text())["scores"]
@@ -24,6 +27,19 @@ def raw(output: Any) -> Any:
 def ratings(scorer: Any) -> list[float]:
     images = [scorer.prepare(p) for p in make_clip_fixture.pictures()]
     return list(scorer.score(images, scorer.embed(["x"] * len(images))))
+
+
+def counted(network: Any, what: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one at every call of a method of the model from now on."""
+    calls: list[int] = []
+    kept = getattr(network.model, what)
+
+    def method(**inputs: Any) -> Any:
+        calls.append(1)
+        return kept(**inputs)
+
+    monkeypatch.setattr(network.model, what, method)
+    return calls
 
 
 @pytest.fixture
@@ -51,19 +67,39 @@ def test_the_head_stays_exact_beside_a_half_precision_tower(small_clip: str, sma
 def test_it_shares_the_pass_with_clip(scorer: Any, small_clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
     other = clip.load(device="cpu", weights=small_clip)
     assert other.network is scorer.network
-    calls: list[int] = []
-    kept = other.network.model.get_image_features
-
-    def counted(**inputs: Any) -> Any:
-        calls.append(1)
-        return kept(**inputs)
-
-    monkeypatch.setattr(other.network.model, "get_image_features", counted)
+    calls = counted(other.network, "get_image_features", monkeypatch)
     images, text = [other.prepare(p) for p in make_clip_fixture.pictures()], other.embed(["a red circle"] * 5)
     both = other.score(images, text), scorer.score(images, text)
     assert len(calls) == 1
     assert both[1] == pytest.approx(EXPECTED, abs=2e-6)
     assert both[0] != both[1]
+
+
+def candidates() -> list[Candidate]:
+    """The fixture's pictures as candidates of one prompt."""
+    files = []
+    for picture in make_clip_fixture.pictures():
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        files.append((picture, buffer.getvalue()))
+    return [
+        Candidate("p", "a red circle", index, None, width=picture.width, height=picture.height, model="m", image=file)
+        for index, (picture, file) in enumerate(files)
+    ]
+
+
+@pytest.mark.parametrize("names", [["aesthetic"], ["aesthetic", "clip"], ["clip", "aesthetic"]])
+def test_prompts_are_embedded_only_for_a_scorer_that_reads_them(
+    names: list[str], scorer: Any, small_clip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = clip.load(device="cpu", weights=small_clip)
+    expected = other.score([other.prepare(p) for p in make_clip_fixture.pictures()], other.embed(["a red circle"] * 5))
+    calls = counted(scorer.network, "get_text_features", monkeypatch)
+    used = [scorer if name == "aesthetic" else other for name in names]
+    found = {name: [s.score for s in rows] for name, rows in score_candidates(candidates(), used).items()}
+    assert len(calls) == ("clip" in names)
+    assert found["aesthetic"] == pytest.approx(EXPECTED, abs=2e-6)
+    assert found.get("clip", expected) == pytest.approx(expected, abs=1e-6)
 
 
 def test_identity_holds_tower_and_head(scorer: Any, small_clip: str, small_head: str) -> None:
