@@ -51,28 +51,11 @@ def crossing(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(("model", "family"), problem)
 
 
-def resolve(recipe: Recipe) -> Recipe:
-    """Fill in the defaults of every plug-in that the recipe uses."""
-    scorers = dict(recipe.judge.scorers)
-    for name in {*recipe.judge.use, *recipe.eval.use}:
-        scorers[name] = _filled("scorers", name, scorers.get(name, {}))
-    objective = recipe.train.objective
-    objectives = dict(recipe.train.objectives)
-    objectives[objective] = _filled("objectives", objective, objectives.get(objective, {}))
-    judge = recipe.judge.model_copy(update={"scorers": dict(sorted(scorers.items()))})
-    train = recipe.train.model_copy(update={"objectives": dict(sorted(objectives.items()))})
-    return recipe.model_copy(update={"judge": judge, "train": train})
-
-
 def warnings(recipe: Recipe) -> list[str]:
     """What is allowed but weak."""
     if recipe.eval.use and not set(recipe.eval.use) - set(recipe.judge.use):
         return ["eval.use: every scorer judged the training pairs too; the verdict is in-loop"]
     return []
-
-
-def _filled(kind: plugins.Kind, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    return {**plugins.settings_of(kind, name), **given}
 
 
 def _inputs(recipe: Recipe) -> Iterator[Problem]:
@@ -166,7 +149,7 @@ def _settings(kind: plugins.Kind, name: str, given: Mapping[str, Any], path: Pat
     check = plugins.check_of(kind, name)
     if check and used and not found:
         try:
-            check(**_filled(kind, name, given))
+            check(**{**plugins.settings_of(kind, name), **given})
         except ValueError as error:
             first = str(error).partition(" ")[0].strip(":,")
             yield Problem((*path, first) if first in known else path, str(error).removeprefix(first).lstrip(": ")

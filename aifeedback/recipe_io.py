@@ -66,7 +66,7 @@ def loads(text: str, label: str, overrides: Sequence[str] = ()) -> Recipe:
         problems.sort(key=lambda problem: document.order(problem.path))
         lines = [f"{recipe_yaml.shown(path)}: {message} [{document.place(path)}]" for path, message in problems]
         raise RecipeError("\n".join(dict.fromkeys(lines)))
-    return recipe_check.resolve(recipe)
+    return _filled(recipe)
 
 
 def dump(recipe: Recipe) -> str:
@@ -106,6 +106,19 @@ def copy(reference: str, target: Path) -> Path:
     except OSError as error:
         raise UsageError(f"{target}: cannot be written: {error.strerror}") from error
     return target
+
+
+def _filled(recipe: Recipe) -> Recipe:
+    """The recipe with the defaults of every plug-in that it uses."""
+    scorers = dict(recipe.judge.scorers)
+    for name in {*recipe.judge.use, *recipe.eval.use}:
+        scorers[name] = plugins.settings_of("scorers", name) | scorers.get(name, {})
+    objective = recipe.train.objective
+    objectives = dict(recipe.train.objectives)
+    objectives[objective] = plugins.settings_of("objectives", objective) | objectives.get(objective, {})
+    judge = recipe.judge.model_copy(update={"scorers": dict(sorted(scorers.items()))})
+    train = recipe.train.model_copy(update={"objectives": dict(sorted(objectives.items()))})
+    return recipe.model_copy(update={"judge": judge, "train": train})
 
 
 def _text(path: Path) -> str:

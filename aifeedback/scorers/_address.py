@@ -1,10 +1,11 @@
-"""Addresses and keys of judges elsewhere: what they may be, and what stays on this machine."""
+"""Addresses and keys of judges elsewhere: what they may be, what stays on this machine, what is hidden."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
 import re
+from typing import Any
 from urllib import parse
 
 from aifeedback.errors import UsageError
@@ -63,3 +64,16 @@ def key_of(scorer: str, key_env: str | None) -> str | None:
     if not (key.isascii() and key.isprintable()):
         raise UsageError(f"{place}: {key_env} holds characters that no key has", hint="set it again")
     return key
+
+
+def without_key(value: Any, key: str | None) -> Any:
+    """A JSON value, its strings and their containers, in which the key stands nowhere."""
+    if not key:
+        return value
+    if isinstance(value, str):
+        return value.replace(key, "***")
+    if isinstance(value, list):
+        return [without_key(item, key) for item in value]
+    if isinstance(value, dict):
+        return {without_key(name, key): without_key(item, key) for name, item in value.items()}
+    return value

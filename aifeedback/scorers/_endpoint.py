@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from urllib import error, parse, request
 
 from aifeedback.errors import EndpointError, UsageError
-from aifeedback.scorers._address import is_loopback, key_of
+from aifeedback.scorers._address import is_loopback, key_of, without_key
 from aifeedback.scorers._picture import Picture
 
 MAX_BYTES = 8 << 20
@@ -193,7 +193,7 @@ class Endpoint:
 
     def _json(self, raw: bytes) -> Any:
         try:
-            return self._without_key(json.loads(raw.decode("utf-8")))
+            return without_key(json.loads(raw.decode("utf-8")), self._key)
         except (ValueError, RecursionError):
             start = self._plain(raw)
             raise Failed("answer is not JSON", f"it begins {start!r}" if start else "it is empty") from None
@@ -214,21 +214,8 @@ class Endpoint:
 
     def _plain(self, raw: bytes) -> str:
         """The beginning of what a server said, on one line, without the key."""
-        text = raw.decode("utf-8", "replace")
-        if self._key:
-            text = text.replace(self._key, "***")
+        text = without_key(raw.decode("utf-8", "replace"), self._key)
         return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:160]
-
-    def _without_key(self, value: Any) -> Any:
-        if not self._key:
-            return value
-        if isinstance(value, str):
-            return value.replace(self._key, "***")
-        if isinstance(value, list):
-            return [self._without_key(item) for item in value]
-        if isinstance(value, dict):
-            return {self._without_key(key): self._without_key(item) for key, item in value.items()}
-        return value
 
 
 def _read(response: HTTPResponse, deadline: float, late: Failed) -> bytes:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from aifeedback.data.weights import weights_identity
-from aifeedback.scorers import Unscored, _question, identity_of
+from aifeedback.scorers import Unscored, _comparisons, _question, identity_of
 from aifeedback.scorers._address import check_key_env, check_patience, check_url
 from aifeedback.scorers._answers import Answers, default_folder
 from aifeedback.scorers._chat import Chat
@@ -120,33 +120,10 @@ class Comparer(_Judge):
         asked = {order: _question.comparing(*order, self.rubric) for order in dict.fromkeys(orders)}
         answers = self._ask(list(asked.values()))
         read = {order: self._choice(answers[question]) for order, question in asked.items()}
-        return [[_share(p, i, shown, read) for i in range(len(shown))] for p, shown in zip(text, sets, strict=True)]
+        return [_comparisons.shares_won(prompt, shown, read) for prompt, shown in zip(text, sets, strict=True)]
 
     def _choice(self, answer: Answer | Unscored) -> str | Unscored:
         return answer if isinstance(answer, Unscored) else _question.choice_of(answer)
-
-
-Read = dict[tuple[str, Picture, Picture], "str | Unscored"]
-
-
-def _share(prompt: str, mine: int, shown: list[Picture], read: Read) -> float | Unscored:
-    results = [_result(prompt, shown[mine], other, read) for place, other in enumerate(shown) if place != mine]
-    made = [result for result in results if not isinstance(result, Unscored)]
-    if made:
-        return sum(made) / len(made)
-    return next(
-        (r for r in results if isinstance(r, Unscored)), Unscored("no other image of the prompt to compare with")
-    )
-
-
-def _result(prompt: str, a: Picture, b: Picture, read: Read) -> float | Unscored:
-    """1 where `a` is chosen in both orders, 0 where `b` is, 0.5 where the order decides or both are equal."""
-    if a == b:
-        return 0.5
-    first, second = read[prompt, a, b], read[prompt, b, a]
-    if isinstance(first, Unscored) or isinstance(second, Unscored):
-        return first if isinstance(first, Unscored) else second  # type: ignore[return-value]
-    return ((first == "A") + (second == "B")) / 2
 
 
 def load(
@@ -201,20 +178,23 @@ def load(
     given = {key: value for key, value in locals().items() if key not in ("device", "offline", "allow_code")}
     check(**given)
     own = identity_of("vlm", given, offline=offline)
-    asked: Model
-    if url is not None:
-        endpoint = Endpoint(
-            "vlm", f"{url.rstrip('/')}/chat/completions", key_env, timeout, retries, concurrency, offline
-        )
-        asked = Chat(endpoint, str(model), logprobs and mode == "point", max_tokens, options)
-    else:
-        from aifeedback.scorers._local import LocalJudge
-
-        asked = LocalJudge("vlm", str(weights), revision, dtype, device, offline, allow_code)
     depends = {key: own[key] for key in ("weights", "version")} | own["settings"]
     answers = Answers(Path(cache).expanduser() if cache else default_folder(), _but(depends, "rubric", "low", "high"))
     kind = Grader if mode == "point" else Comparer
-    return kind(own, asked, answers, rubric, low, high, max_side)
+    return kind(own, _model(given, device, offline, allow_code), answers, rubric, low, high, max_side)
+
+
+def _model(given: dict[str, Any], device: str, offline: bool, allow_code: bool) -> Model:
+    """What answers: the server at `url`, else the model in `weights`."""
+    if given["url"] is None:
+        from aifeedback.scorers._local import LocalJudge
+
+        return LocalJudge("vlm", given["weights"], given["revision"], given["dtype"], device, offline, allow_code)
+    address = f"{given['url'].rstrip('/')}/chat/completions"
+    patience = given["timeout"], given["retries"], given["concurrency"]
+    endpoint = Endpoint("vlm", address, given["key_env"], *patience, offline)
+    graded = given["mode"] == "point"
+    return Chat(endpoint, given["model"], given["logprobs"] and graded, given["max_tokens"], given["options"])
 
 
 def identity(*, offline: bool = False, **given: Any) -> dict[str, Any]:
