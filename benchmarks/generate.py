@@ -2,8 +2,9 @@
 
     python benchmarks/generate.py [--prompts 16] [--candidates 4] [--steps 10] [--only shapes|unet35m]
 
-Both sides load the same pipeline, start from the same noise and write PNG files into memory. The floor is the time the
-FLOPs of the denoiser, decoder and text encoder would take at the matrix speed measured on this machine.
+Both sides load the same pipeline, start from the same noise and write PNG files into memory. They take turns, and the
+best of each is reported, in the process's CPU time. The floor is the time that the FLOPs of the denoiser, decoder and
+text encoder would take at the rate of a large matrix product.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from __future__ import annotations
 import argparse
 import io
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
+from timing import flops, rate, seconds
 
 from aifeedback.data import prompts
 from aifeedback.models.sd import load
@@ -42,23 +43,6 @@ def plain_loop(pipe: Any, requests: list[Request], settings: Settings, shape: tu
         ).images[0]
         files.append(encode_image(torch.from_numpy((image * 255).round().astype(np.uint8)), "png"))
     return files
-
-
-def timed(action: Callable[[], Any], repeats: int) -> tuple[Any, float]:
-    """Result and best of several times in seconds."""
-    best, result = float("inf"), None
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = action()
-        best = min(best, time.perf_counter() - start)
-    return result, best
-
-
-def matrix_flops(repeats: int = 5) -> float:
-    """FLOP/s of a float32 matrix product on this machine with torch's threads."""
-    a = torch.randn(1024, 1024)
-    _, seconds = timed(lambda: a @ a, repeats)
-    return 2 * 1024**3 / seconds
 
 
 def unet35m(folder: Path, base: Path) -> Path:
@@ -93,23 +77,38 @@ def compare(name: str, folder: Path, count: int, candidates: int, settings: Sett
     pipe.scheduler = ours.make_scheduler(settings.scheduler)
     requests = requests_of(prompts.load("builtin:shapes/validation").prompts[:count], candidates, seed=0)
     shape = ours.latent_shape(*ours.default_size)
-    sample_candidates(ours, requests[:2], settings)
+    sides: dict[str, Callable[[], Any]] = {
+        "ours": partial(sample_candidates, ours, requests, settings),
+        "plain": partial(plain_loop, pipe, requests, settings, shape),
+    }
+    needed = flops(sides["ours"])  # warms up, too
     plain_loop(pipe, requests[:1], settings, shape)
-    made, fast = timed(lambda: sample_candidates(ours, requests, settings), repeats)
-    files, slow = timed(lambda: plain_loop(pipe, requests, settings, shape), repeats)
-    with FlopCounterMode(display=False) as counter:
-        sample_candidates(ours, requests, settings)
-    floor = counter.get_total_flops() / matrix_flops()
-    worst = max(difference(candidate, file) for candidate, file in zip(made, files, strict=True))
+    made, best = in_turns(sides, repeats)
+    worst = max(difference(candidate, file) for candidate, file in zip(made["ours"], made["plain"], strict=True))
+    fast, slow, floor = best["ours"], best["plain"], needed / rate(torch.float32, "cpu")
     weights = sum(p.numel() for p in ours.denoiser.parameters()) / 1e6
     n, target = len(requests), TARGETS[name]
     print(f"{name:8} {weights:6.1f}M {ours.default_size[0]:4}px {n:4} images  ours {n / fast:7.2f}/s  "
           f"plain {n / slow:7.2f}/s  ratio {slow / fast:5.2f} (target {target})  "
-          f"floor {n / floor:7.2f}/s at {counter.get_total_flops() / n / 1e9:.2f} GFLOP an image  "
+          f"floor {n / floor:7.2f}/s at {needed / n / 1e9:.2f} GFLOP an image  "
           f"worst pixel difference {worst}/255")  # fmt: skip
     if worst > 1:
         raise SystemExit(f"{name}: the images differ by {worst}/255, expected at most 1")
     return slow / fast >= target
+
+
+def in_turns(sides: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, Any], dict[str, float]]:
+    """What each side makes, and the best of its times in seconds."""
+    made: dict[str, Any] = {}
+    times: dict[str, list[float]] = {name: [] for name in sides}
+
+    def make(name: str) -> None:
+        made[name] = sides[name]()
+
+    for _ in range(repeats):
+        for name, found in times.items():
+            found.append(seconds(partial(make, name), "cpu"))
+    return made, {name: min(found) for name, found in times.items()}
 
 
 def difference(candidate: Candidate, file: bytes) -> int:
