@@ -1,6 +1,7 @@
 """Images per second: aifeedback's sampler against a plain one-prompt-at-a-time diffusers loop, same images out.
 
-    python benchmarks/generate.py [--prompts 16] [--candidates 4] [--steps 10] [--only shapes|unet35m]
+    OMP_NUM_THREADS=1 python benchmarks/generate.py         # both models, some minutes of one core
+    OMP_NUM_THREADS=1 python benchmarks/generate.py --only shapes --prompts 8
 
 Both sides load the same pipeline, start from the same noise and write PNG files into memory. They take turns, and the
 best of each is reported, in the process's CPU time. The floor is the time that the FLOPs of the denoiser, decoder and
@@ -120,11 +121,11 @@ def difference(candidate: Candidate, file: bytes) -> int:
 def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--candidates", type=int, default=4)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--guidance", type=float, default=4.0)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", choices=sorted(TARGETS))
     parser.add_argument("--weights", default="builtin:shapes", help="a pipeline folder in place of builtin:shapes")
     given = parser.parse_args()
