@@ -155,7 +155,9 @@ def pretrain(
 
     teach(model.text_encoder, features, model.namer, folder / "text", TEXT_PLAN.at_most(plan.steps))
 
-    def loss_of(rng: random.Random, count: int, timesteps: Sequence[int] = _TIMESTEPS) -> tuple[Tensor, dict[str, float]]:
+    def loss_of(
+        rng: random.Random, count: int, timesteps: Sequence[int] = _TIMESTEPS
+    ) -> tuple[Tensor, dict[str, float]]:
         rows = torch.tensor([rng.randrange(len(latents)) for _ in range(count)])
         wrong = (torch.rand(count) < WRONG_CAPTIONS).long()
         x0, tokens, said = latents[rows].to(device), ids[rows, wrong], named[rows, wrong]

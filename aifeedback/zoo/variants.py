@@ -1,4 +1,4 @@
-"""Scenes that are wrong in one respect: a judge's hard negatives, and the wrong captions of the generator's pictures."""
+"""Scenes wrong in one respect: a judge's hard negatives, and the wrong captions of the generator's pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FACTORS = ("background", "count", "colour", "shape", "relation", "binding")
 
 
 def factors_of(scene: Scene) -> tuple[str, ...]:
-    """The factors in which a scene can be wrong: with one object there is no relation, no binding, none to leave out."""
+    """In what a scene can be wrong: one object alone has no relation, no binding, and none to leave out."""
     return FACTORS if scene.relation is not None else ("background", "colour", "shape")
 
 
