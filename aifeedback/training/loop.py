@@ -21,13 +21,7 @@ from aifeedback.progress import Progress
 from aifeedback.records import PreferenceSet
 from aifeedback.training.averages import Averages
 from aifeedback.training.batches import Batcher, Visit, visits_of_step
-from aifeedback.training.checkpoint import (
-    Checkpoint,
-    checkpoint_name,
-    newest_checkpoint,
-    prune,
-    save_checkpoint,
-)
+from aifeedback.training.checkpoint import Checkpoint, checkpoint_name, newest_checkpoint, prune, save_checkpoint
 from aifeedback.training.metrics import Metrics
 from aifeedback.training.optim import learning_rate_at, set_learning_rate
 from aifeedback.training.step import Learner
@@ -183,8 +177,8 @@ class Loop:
         if math.isfinite(loss) and state.step > 0 and (state.best_loss is None or loss < state.best_loss):
             state.best_loss, state.best_step = loss, state.step
             if self.schedule.keep_best:
-                with self.averages.applied():
-                    self._write_checkpoint("best", Checkpoint(self.learner.policy.weights(), None, vars(state)))
+                kept = self.averages.weights() or self.learner.policy.weights()
+                self._write_checkpoint("best", Checkpoint(kept, None, vars(state)))
 
     # --- files
 
