@@ -18,7 +18,7 @@ help:
 	@sed -n '2,5p' Makefile | cut -c3-
 
 demo: $(STAMP)
-	$(BIN)/aifb run shapes/dpo
+	$(BIN)/aifb run shapes/dspo
 
 test: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest

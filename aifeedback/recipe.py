@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Dtype = Literal["float32", "float16", "bfloat16"]
-SchedulerName = Literal["model", "ddim", "dpm++", "euler", "pndm", "unipc"]
+SchedulerName = Literal["model", "ddim", "dpm++", "euler", "pndm", "sde-dpm++", "unipc"]
 
 
 class Section(BaseModel):

@@ -27,7 +27,7 @@ class Text(NamedTuple):
 
 
 class Sampling(NamedTuple):
-    """How the denoising loop runs: `scheduler` is one of model, ddim, dpm++, euler, pndm, unipc."""
+    """How the denoising loop runs: `scheduler` is one of model, ddim, dpm++, euler, pndm, sde-dpm++, unipc."""
 
     scheduler: str
     steps: int

@@ -10,12 +10,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-SCHEDULERS = {
-    "ddim": "DDIMScheduler",
-    "dpm++": "DPMSolverMultistepScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "pndm": "PNDMScheduler",
-    "unipc": "UniPCMultistepScheduler",
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddim": ("DDIMScheduler", {}),
+    "dpm++": ("DPMSolverMultistepScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "pndm": ("PNDMScheduler", {}),
+    "sde-dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    "unipc": ("UniPCMultistepScheduler", {}),
 }
 
 
@@ -23,8 +24,10 @@ def make_scheduler(own: Any, name: str) -> Any:
     """A fresh scheduler with the settings of the model's own; `model` is of its class, any other of SCHEDULERS."""
     import diffusers
 
-    kind = type(own) if name == "model" else getattr(diffusers, SCHEDULERS[name])
-    return kind.from_config(own.config)
+    if name == "model":
+        return type(own).from_config(own.config)
+    kind, settings = SCHEDULERS[name]
+    return getattr(diffusers, kind).from_config(own.config, **settings)
 
 
 def denoise(

@@ -37,7 +37,7 @@ def latents_of(family: Family, guidance: float = 4.0, scheduler: str = "ddim") -
     return family.sample(hidden, negative, noise_of([7], (4, 8, 8)), Sampling(scheduler, 4, guidance), [7])
 
 
-@pytest.mark.parametrize("scheduler", ["model", "ddim", "dpm++", "euler", "pndm", "unipc"])
+@pytest.mark.parametrize("scheduler", ["model", "ddim", "dpm++", "euler", "pndm", "sde-dpm++", "unipc"])
 @pytest.mark.parametrize("folder", ["tiny_pipeline", "tiny_v_pipeline"])
 def test_plain_diffusers_gives_the_same_image(folder: str, scheduler: str, request: pytest.FixtureRequest) -> None:
     path: Path = request.getfixturevalue(folder)
