@@ -46,9 +46,11 @@ def test_plain_diffusers_gives_the_same_image(folder: str, scheduler: str, reque
     for guidance in (4.0, 0.0):
         image = ours.decode(latents_of(ours, guidance, scheduler)).numpy() / 255
         how = {"num_inference_steps": 4, "guidance_scale": guidance, "output_type": "np"}
-        theirs = pipe(PROMPT, latents=noise_of([7], (4, 8, 8)), **how).images
         seeded = pipe(PROMPT, generator=torch.Generator("cpu").manual_seed(7), **how).images
-        assert abs(theirs - image).max() <= 1 / 255 and abs(seeded - image).max() <= 1 / 255
+        assert abs(seeded - image).max() <= 1 / 255
+        if scheduler != "sde-dpm++":  # it draws in each step, too
+            theirs = pipe(PROMPT, latents=noise_of([7], (4, 8, 8)), **how).images
+            assert abs(theirs - image).max() <= 1 / 255
 
 
 def test_a_scheduler_with_noise_in_each_step_follows_the_seed(tiny_pipeline: Path) -> None:
