@@ -72,6 +72,7 @@ class SD:
     def __init__(
         self, pipe: Any, identity: str, dtype: torch.dtype, device: str, checker: SafetyChecker | None
     ) -> None:
+        import torch
         from diffusers import DDPMScheduler
 
         self.pipe = pipe
@@ -83,7 +84,7 @@ class SD:
         for part in (pipe.text_encoder, pipe.vae, pipe.unet):  # diffusers' torch_dtype alone leaves mixed folders mixed
             if any(weight.dtype != dtype for weight in part.parameters()):
                 part.to(dtype=dtype)
-            part.to(device=device).eval().requires_grad_(False)
+            part.to(device=device, memory_format=torch.channels_last).eval().requires_grad_(False)
         self.denoiser: Any = pipe.unet
         self._noise = DDPMScheduler.from_config(pipe.scheduler.config)
         self.num_timesteps = int(self._noise.config.num_train_timesteps)
