@@ -180,10 +180,10 @@ def pretrain(
 
 
 def assemble(vae: Any, denoiser: Denoiser, tokenizer: Any, scaling: float) -> Any:
-    """Put the parts together as a StableDiffusionPipeline without safety checker."""
+    """Put the parts together as a StableDiffusionPipeline without safety checker, naming no folder of this machine."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-    vae.register_to_config(scaling_factor=scaling)
+    vae.register_to_config(scaling_factor=scaling, _name_or_path=None)
     return StableDiffusionPipeline(
         vae=vae,
         text_encoder=denoiser.text_encoder,
