@@ -212,12 +212,16 @@ def _hub(name: str, column: str | None, split: str, revision: str | None, offlin
 
 
 def _stream(name: str, column: str | None, split: str, commit: str) -> list[str | None]:
+    """One column; of parquet files no other is downloaded (images beside the prompts can be 1,000 times as much)."""
     import datasets
 
     try:
-        data = datasets.load_dataset(name, split=split, revision=commit, streaming=True)
+        builder = datasets.load_dataset_builder(name, revision=commit)
+        data = builder.as_streaming_dataset(split)
         found = list(data.column_names or next(iter(data)))
         chosen = pick_column(f"hf:{name}", found, column)
+        if hasattr(builder.config, "columns"):
+            data = datasets.load_dataset(name, split=split, revision=commit, streaming=True, columns=[chosen])
         return [row[chosen] for row in data.select_columns([chosen])]
     except AIFeedbackError:
         raise

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -84,26 +84,30 @@ def test_builtin_lists_do_not_overlap() -> None:
     assert not lists[0] & lists[1] and not lists[0] & lists[2] and not lists[1] & lists[2]
 
 
-def test_hub_is_streamed_once_per_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[dict[str, Any]] = []
-
-    class Data:
-        column_names = ["prompt", "image"]
-
-        def select_columns(self, names: list[str]) -> list[dict[str, str]]:
-            assert names == ["prompt"]
-            return [{"prompt": "a cat"}, {"prompt": "a dog"}]
-
-    def load_dataset(name: str, **given: Any) -> Data:
-        calls.append({"name": name, **given})
-        return Data()
-
+def test_hub_columns_are_streamed_alone_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, commit = tmp_path / "dataset", "a" * 40
+    folder.mkdir()
+    columns = {"image": [bytes(1 << 16)] * 2, "prompt": ["a cat", "a dog"]}
+    pq.write_table(pa.table(columns), folder / "train-0.parquet", compression="none", use_dictionary=False)
+    with (folder / "train-0.parquet").open("r+b") as file:
+        file.write(b"PAR1" + bytes(1000))  # over the header of the first page: who reads the images fails
+    with pytest.raises(OSError):
+        pq.read_table(folder / "train-0.parquet")
     monkeypatch.setenv("AIFB_HOME", str(tmp_path))
-    monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    commit = "a" * 40
     for _ in range(2):
-        assert texts(prompts.load("hf:me/prompts", revision=commit)) == ["a cat", "a dog"]
-    assert calls == [{"name": "me/prompts", "split": "train", "revision": commit, "streaming": True}]
+        assert texts(prompts.load(f"hf:{folder}", revision=commit)) == ["a cat", "a dog"]
+        shutil.rmtree(folder, ignore_errors=True)  # the second time, what was read is remembered
+
+
+@pytest.mark.parametrize(
+    "name, data", [("0.jsonl", b'{"prompt": "a cat", "n": 1}\n'), ("0.csv", b"prompt,n\na cat,1\n")]
+)
+def test_hub_datasets_of_other_formats(name: str, data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    (folder / name).write_bytes(data)
+    monkeypatch.setenv("AIFB_HOME", str(tmp_path))
+    assert texts(prompts.load(f"hf:{folder}", revision="a" * 40)) == ["a cat"]
 
 
 def test_unreachable_hub_says_what_to_do() -> None:
