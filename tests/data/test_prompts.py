@@ -100,7 +100,12 @@ def test_hub_columns_are_streamed_alone_and_once(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    "name, data", [("0.jsonl", b'{"prompt": "a cat", "n": 1}\n'), ("0.csv", b"prompt,n\na cat,1\n")]
+    "name, data",
+    [
+        ("0.jsonl", b'{"prompt": "a cat", "n": 1}\n'),
+        ("0.csv", b"prompt,n\na cat,1\n"),
+        ("0.tsv", b"prompt\tn\na cat\t1\n"),
+    ],
 )
 def test_hub_datasets_of_other_formats(name: str, data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "dataset"
