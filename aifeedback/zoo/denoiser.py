@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aifeedback.seeds import digest
 from aifeedback.zoo.autoencoder import LATENT_CHANNELS, pixels
 from aifeedback.zoo.naming import TEXT_PLAN, Namer, labels, naming_loss, teach
 from aifeedback.zoo.trainer import Plan, train
@@ -128,11 +129,14 @@ def make_bank(vae: Any, tokenizer: Any, count: int, seed: int) -> tuple[Tensor, 
     return (stacked * scaling).contiguous(), torch.cat(ids), torch.cat(named), scaling
 
 
-def _kept_bank(path: Path, vae: Any, tokenizer: Any, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor, float]:
-    """The bank of an earlier start of this run, or a new one."""
+def _kept_bank(folder: Path, vae: Any, tokenizer: Any, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor, float]:
+    """The bank of an earlier start with this autoencoder, or a new one."""
+    encoder = digest([weight.double().sum().item() for weight in vae.parameters()])
+    path = folder / f"bank-{count}-{seed}-{encoder}.pt"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(make_bank(vae, tokenizer, count, seed), path)
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(make_bank(vae, tokenizer, count, seed), path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
     latents, ids, named, scaling = torch.load(path, weights_only=True)
     return latents, ids, named, scaling
 
@@ -143,7 +147,7 @@ def pretrain(
     """Train on a bank of encoded scenes; returns the averaged denoiser and the latents' scaling factor."""
     from diffusers import DDIMScheduler
 
-    latents, ids, named, scaling = _kept_bank(folder / f"bank-{bank}-{plan.seed}.pt", vae, tokenizer, bank, plan.seed)
+    latents, ids, named, scaling = _kept_bank(folder, vae, tokenizer, bank, plan.seed)
     empty = token_ids(tokenizer, [""])[0]
     torch.manual_seed(plan.seed)
     model = build(tokenizer).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -49,6 +49,7 @@ def test_the_program_writes_a_pipeline_that_diffusers_loads(tmp_path: Path, monk
         arguments = [part, "--work", str(tmp_path / "work"), "--out", str(out), "--steps", "2", "--device", "cpu"]
         result = CliRunner().invoke(pretrain.main, arguments, catch_exceptions=False)
         assert result.exit_code == 0, result.output
+    assert not [path for path in out.rglob("*.json") if str(tmp_path) in path.read_text()], "names a folder"
     pipe = StableDiffusionPipeline.from_pretrained(out / "shapes")
     pipe.set_progress_bar_config(disable=True)
     noise = torch.zeros(1, 12, 8, 8)
