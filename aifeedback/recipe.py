@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 SchedulerName = Literal["model", "ddim", "dpm++", "euler", "pndm", "sde-dpm++", "unipc"]
 
 
 class Section(BaseModel):
-    """Common to all sections: frozen, no unknown keys, no NaN or infinity."""
+    """Common to all sections: frozen, no unknown keys, no NaN or infinity, no true or false for a number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError(f"must not be true or false, got {value}")
+        return value
 
 
 class Source(Section):
@@ -138,6 +145,13 @@ class Train(Section):
     keep: Literal["best", "last"] = "last"
     max_bad_steps: int = Field(10, ge=1)
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = []
+
+    @field_validator("betas")
+    @classmethod
+    def _decays(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in value):
+            raise ValueError(f"must be two numbers in [0, 1), got {list(value)}")
+        return value
 
     @field_validator("timesteps")
     @classmethod

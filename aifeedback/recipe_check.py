@@ -20,6 +20,9 @@ from aifeedback.recipe_yaml import Path
 
 _BOUNDS = {"greater_than_equal": (">=", "ge"), "greater_than": (">", "gt"), "less_than_equal": ("<=", "le"),
            "less_than": ("<", "lt")}  # fmt: skip
+_KINDS = {"model_type": "a section of keys and values", "dict_type": "a section of keys and values",
+          "list_type": "a list: [one, two]", "tuple_type": "a list of two numbers: [0.1, 0.9]",
+          "int_from_float": "a whole number"}  # fmt: skip
 _STAND_IN: dict[str, Any] = {"eval": {"prompts": {"source": "x"}, "use": ["x"]}, "prompts": {"source": "x"}}
 
 
@@ -53,9 +56,12 @@ def crossing(recipe: Recipe) -> Iterator[Problem]:
 
 def warnings(recipe: Recipe) -> list[str]:
     """What is allowed but weak."""
+    found = []
     if recipe.eval.use and not set(recipe.eval.use) - set(recipe.judge.use):
-        return ["eval.use: every scorer judged the training pairs too; the verdict is in-loop"]
-    return []
+        found.append("eval.use: every scorer judged the training pairs too; the verdict is in-loop")
+    if (warm_up := recipe.train.warmup_steps) >= recipe.train.steps:
+        found.append(f"train.warmup_steps: {warm_up} of {recipe.train.steps} steps: the learning rate is never reached")
+    return found
 
 
 def _inputs(recipe: Recipe) -> Iterator[Problem]:
@@ -142,14 +148,13 @@ def _settings(kind: plugins.Kind, name: str, given: Mapping[str, Any], path: Pat
     if known is None:
         return
     found = [*_unknown_settings(given, known, path), *_wrong_types(given, known, path)]
-    if used:
-        missing = [key for key, p in known.items() if p.default is plugins.REQUIRED and key not in given]
-        found += [Problem((*path, key), f"required by {name}, but not given") for key in missing]
-    yield from found
+    bad = {problem.path[-1] for problem in found}
+    missing = [key for key, p in known.items() if used and p.default is plugins.REQUIRED and key not in given]
+    yield from (*found, *(Problem((*path, key), f"required by {name}, but not given") for key in missing))
     check = plugins.check_of(kind, name)
-    if check and used and not found:
+    if check and used and not missing:
         try:
-            check(**{**plugins.settings_of(kind, name), **given})
+            check(**{**plugins.settings_of(kind, name), **{k: v for k, v in given.items() if k not in bad}})
         except ValueError as error:
             first = str(error).partition(" ")[0].strip(":,")
             yield Problem((*path, first) if first in known else path, str(error).removeprefix(first).lstrip(": ")
@@ -164,8 +169,12 @@ def _unknown_settings(given: Mapping[str, Any], known: Mapping[str, Any], path: 
 
 def _wrong_types(given: Mapping[str, Any], known: Mapping[str, inspect.Parameter], path: Path) -> Iterator[Problem]:
     for key in given.keys() & known.keys():
+        annotation = known[key].annotation
+        if isinstance(given[key], bool) and "bool" not in str(annotation):
+            yield Problem((*path, key), f"must not be true or false, got {given[key]}")
+            continue
         try:
-            TypeAdapter(known[key].annotation).validate_python(given[key])
+            TypeAdapter(annotation).validate_python(given[key])
         except ValidationError as error:
             yield Problem((*path, key), _message(error.errors()[0]))
 
@@ -183,8 +192,8 @@ def _message(found: ErrorDetails) -> str:
         return f"unknown key{plugins.did_you_mean(str(found['loc'][-1]), _keys_of(tuple(found['loc'][:-1])))}"
     if kind == "missing":
         return "required, but not given"
-    if kind == "model_type":
-        return f"must be a section of keys and values, got {got}"
+    if kind in _KINDS:
+        return f"must be {_KINDS[kind]}, got {got}"
     if kind == "value_error":
         return found["msg"].removeprefix("Value error, ")
     if kind in _BOUNDS:

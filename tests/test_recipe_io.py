@@ -86,6 +86,13 @@ def test_all_errors_at_once_with_file_and_line() -> None:
         (["train.objectives.dspo.gradient=atached"], "train.objectives.dspo.gradient: must be 'attached'"),
         (["model.family=sdd"], 'did you mean "sd"?'),
         (["generate.width=65"], "generate.width: must be a multiple of 8, got 65"),
+        (["train.objectives.dspo={betta: 1, gamma: 1}"], "train.objectives.dspo.gamma: must be < 1"),
+        (["train.objectives.dspo.beta=true"], "train.objectives.dspo.beta: must not be true or false"),
+        (["seed=true"], "seed: must not be true or false, got True"),
+        (["train.betas=[2, -1]"], "train.betas: must be two numbers in [0, 1), got [2.0, -1.0]"),
+        (["train.betas=0.9"], "train.betas: must be a list of two numbers"),
+        (["train.steps=1.5"], "train.steps: must be a whole number, got 1.5"),
+        (["judge.use=pickscore"], "judge.use: must be a list: [one, two], got 'pickscore'"),
         (["train.steps=many"], "train.steps: must be a valid integer, got 'many'"),
         (["train=3"], "train: must be a section of keys and values, got 3"),
         (["train.timesteps=[0.5, 0.1]"], "train.timesteps: must be two rising fractions"),
@@ -128,6 +135,11 @@ def test_sugar_is_overrides() -> None:
 def test_warns_of_an_in_loop_verdict() -> None:
     assert recipe_check.warnings(recipe_io.loads(GOOD, "r")) == []
     assert "in-loop" in recipe_check.warnings(recipe_io.loads(GOOD, "r", ["eval.use=[jpeg_size]"]))[0]
+
+
+def test_warns_of_a_learning_rate_that_is_never_reached() -> None:
+    found = recipe_check.warnings(recipe_io.load("shapes/dspo", ["train.warmup_steps=200"]))
+    assert found == ["train.warmup_steps: 200 of 120 steps: the learning rate is never reached"]
 
 
 def test_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

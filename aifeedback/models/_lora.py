@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from aifeedback.errors import UsageError
@@ -29,3 +32,24 @@ def add_adapter(denoiser: Any, rank: int, alpha: float | None, targets: Sequence
             denoiser.add_adapter(config, adapter_name="default")
         except ValueError as error:  # peft: no module of these names
             raise UsageError(f"train.lora.targets: {error}", hint="leave it out for the family's own") from error
+
+
+def adapter_of(denoiser: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The adapter `default`: its weights under diffusers' names, and its settings (rank, alpha, ...)."""
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft.utils import get_peft_model_state_dict
+
+    settings = denoiser.peft_config["default"].to_dict()
+    settings = {key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()}
+    return convert_state_dict_to_diffusers(get_peft_model_state_dict(denoiser)), settings
+
+
+def sort_header(file: Path) -> None:
+    """Write a safetensors file's header with its keys in order; safetensors puts those of the metadata in any."""
+    data = file.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    made = file.with_suffix(".tmp")
+    made.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
+    os.replace(made, file)

@@ -18,7 +18,7 @@ from aifeedback.libraries import quiet
 from aifeedback.models import Sampling, Text
 from aifeedback.models._denoising import denoise, make_scheduler
 from aifeedback.models._loading import guarded
-from aifeedback.models._lora import add_adapter
+from aifeedback.models._lora import adapter_of, add_adapter, sort_header
 from aifeedback.models._pixels import to_uint8
 from aifeedback.models._safety import SafetyChecker
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PIPELINE = "StableDiffusionPipeline"
+LORA_FILE = "pytorch_lora_weights.safetensors"
 LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
@@ -209,13 +210,10 @@ class SD:
     def save_lora(self, path: Path, denoiser: nn.Module) -> None:
         """Write the adapter `default` with its rank and alpha in the header (else a reader has to guess alpha)."""
         from diffusers import StableDiffusionPipeline
-        from diffusers.utils import convert_state_dict_to_diffusers
-        from peft.utils import get_peft_model_state_dict
 
-        policy: Any = denoiser
-        state = convert_state_dict_to_diffusers(get_peft_model_state_dict(policy))
-        config = policy.peft_config["default"].to_dict()
-        StableDiffusionPipeline.save_lora_weights(path, unet_lora_layers=state, unet_lora_adapter_metadata=config)
+        state, settings = adapter_of(denoiser)
+        StableDiffusionPipeline.save_lora_weights(path, unet_lora_layers=state, unet_lora_adapter_metadata=settings)
+        sort_header(path / LORA_FILE)
 
     def load_lora(self, path: Path) -> None:
         """Put the adapter of `path` on the denoiser as `default`."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import torch
 
 from aifeedback.errors import UsageError, WeightsError
 from aifeedback.models import Family, Sampling
-from aifeedback.models.sd import load
+from aifeedback.models.sd import LORA_FILE, load
 from aifeedback.sampling import noise_of
 
 PROMPT = "a red circle left of a blue star"
@@ -117,6 +120,17 @@ def test_lora_and_full_weights_reach_plain_diffusers(tiny_pipeline: Path, tmp_pa
     pipe.unet = UNet2DConditionModel.from_pretrained(tmp_path / "full" / "unet")
     assert torch.allclose(latents_of(again), latents_of(full), atol=1e-5)
     assert torch.allclose(pipe(PROMPT, latents=noise_of([7], (4, 8, 8)), **how).images, latents_of(full), atol=1e-5)
+
+
+def test_the_lora_file_is_the_same_in_every_process(tiny_pipeline: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from aifeedback.models.sd import load; family = load(sys.argv[1]); "
+        "family.add_lora(2, 4.0, None, seed=1); family.save_lora(Path(sys.argv[2]), family.denoiser)"
+    )
+    for number in "123":
+        hashing = {**os.environ, "PYTHONHASHSEED": number}
+        subprocess.run([sys.executable, "-c", program, tiny_pipeline, tmp_path / number], env=hashing, check=True)
+    assert len({(tmp_path / number / LORA_FILE).read_bytes() for number in "123"}) == 1
 
 
 def test_sizes_and_targets_that_do_not_fit(family: Family) -> None:
