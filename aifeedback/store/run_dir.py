@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from aifeedback.seeds import digest
 
 FACTS = "stage.json"
 COMPLETE = "complete.json"
+_SHARD = re.compile(r"shard-\d{5,}\.[a-z]+")  # neither damaged nor half written
 
 
 def store_error(path: Path, error: OSError) -> AIFeedbackError:
@@ -92,19 +94,28 @@ class StageDir:
     facts: dict[str, Any]
 
     def is_complete(self) -> bool:
-        """Whether the stage has finished all its work (not only a `--limit`)."""
-        return (self.path / COMPLETE).is_file()
+        """Whether the stage has finished all its work (not only a `--limit`) and none of its shards was lost since."""
+        if not (self.path / COMPLETE).is_file():
+            return False
+        return set(read_json(self.path / COMPLETE).get("files", ())) <= set(self._shards())
 
     def mark_complete(self, summary: dict[str, Any]) -> None:
-        """Write the marker: counts, rejections by reason; no clock, host or path, so that runs agree byte by byte."""
-        write_json(self.path / COMPLETE, summary)
+        """Write the marker: counts, rejections by reason, and (`files`) the names of the shards that lie there.
+
+        It holds no clock, host or path, so that runs agree byte by byte.
+        """
+        files = self._shards()
+        write_json(self.path / COMPLETE, {**summary, "files": files} if files else summary)
 
     def summary(self) -> dict[str, Any]:
-        """What `mark_complete` was given; empty while the stage is incomplete."""
+        """What `mark_complete` wrote; empty while the stage is incomplete."""
         if not self.is_complete():
             return {}
         summary: dict[str, Any] = read_json(self.path / COMPLETE)
         return summary
+
+    def _shards(self) -> list[str]:
+        return sorted(path.name for path in self.path.glob("shard-*") if _SHARD.fullmatch(path.name))
 
 
 class RunDir:

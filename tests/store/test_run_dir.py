@@ -20,6 +20,19 @@ def test_same_facts_same_folder_other_facts_another(tmp_path: Path) -> None:
     assert run.existing("pairs", {"a": 3}) is None
 
 
+def test_a_lost_shard_undoes_completeness(tmp_path: Path) -> None:
+    stage = RunDir(tmp_path).stage("pairs", {"a": 1})
+    shards = [stage.path / f"shard-0000{number}.parquet" for number in range(2)]
+    for shard in [*shards, stage.path / ".shard-00002.parquet.1.tmp", stage.path / "shard-00003.parquet.damaged"]:
+        shard.write_bytes(b"")
+    stage.mark_complete({})
+    assert stage.is_complete() and stage.summary() == {"files": [shard.name for shard in shards]}
+    shards[1].unlink()
+    assert not stage.is_complete()
+    shards[1].write_bytes(b"")
+    assert stage.is_complete()
+
+
 def test_complete_marker_keeps_the_summary(tmp_path: Path) -> None:
     stage = RunDir(tmp_path).stage("pairs", {})
     assert not stage.is_complete() and stage.summary() == {}
