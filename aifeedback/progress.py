@@ -60,7 +60,7 @@ class Progress:
         return max(time.monotonic() - self._started, 1e-9)
 
     def _rate(self) -> str:
-        return f"{self.unit}, {self.done / self._seconds():.3g} {self.unit}/s"
+        return f"{self.unit}, {speed(self.done / self._seconds())} {self.unit}/s"
 
 
 def duration(seconds: float) -> str:
@@ -71,6 +71,11 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def speed(per_second: float) -> str:
+    """Three digits, never with an exponent: `0.0629`, `29.2`, `1,284`."""
+    return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"
 
 
 def _bar() -> Any:

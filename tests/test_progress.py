@@ -32,3 +32,7 @@ def test_lines_tell_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (48, "48 s"), (185, "3 min 05 s"), (7860, "2 h 11 min")])
 def test_duration(seconds: float, text: str) -> None:
     assert progress.duration(seconds) == text
+
+
+def test_speeds_have_no_exponent() -> None:
+    assert [progress.speed(value) for value in (0.06291, 29.23, 1283.6)] == ["0.0629", "29.2", "1,284"]
