@@ -7,13 +7,13 @@ the prompt's id with `-1`, `-2`, ... behind it (`base_id` takes that off again).
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aifeedback.data.images import UnusableImage, open_image
 from aifeedback.data.prompts import prompt_of
 from aifeedback.errors import UsageError
 from aifeedback.records import Candidate, Prompt
@@ -149,16 +149,12 @@ def _candidate(prompt: Prompt, side: int, record: dict[str, Any], labelled: bool
 
 def _size(data: bytes) -> tuple[int, int, str | None]:
     """Width, height and the reason why an image may not be used."""
-    from PIL import Image
-
     if not data:
         return 0, 0, "no image"
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            return image.width, image.height, None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return 0, 0, "unreadable image"
+        return *open_image(data).size, None
+    except UnusableImage as error:
+        return 0, 0, str(error)
 
 
 def _label(value: float | None) -> float | None:

@@ -37,10 +37,18 @@ def test_rows_become_sets_of_two_with_labels(tmp_path: Path) -> None:
     assert (len(source.rows), source.empty) == (4, 1)
     found = source.candidates(0, 4)
     assert [c.label for c in found] == [1.0, 0.0, 0.5, 0.5, 0.0, 1.0, None, None]
-    assert [c.rejected for c in found] == [None] * 5 + ["unreadable image", None, None]
+    assert [c.rejected for c in found] == [None] * 5 + ["image cannot be read: UnidentifiedImageError", None, None]
     assert found[2].prompt_id == found[0].prompt_id + "-1" and base_id(found[2].prompt_id) == found[0].prompt_id
     assert (found[0].model, found[1].model, found[0].width, found[0].height) == ("m", "imported", 6, 4)
     assert source.candidates(1, 3) == found[2:6]
+
+
+def test_what_no_scorer_would_be_shown_is_rejected(tmp_path: Path) -> None:
+    """By one rule for all that decode an image: given pairs reach the encoder without a scorer having seen them."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (1, 1001)).save(buffer, "PNG")
+    source = open_preferences(str(write(tmp_path / "p.parquet", [("a", buffer.getvalue(), picture("red"), 1.0, 0.0)])))
+    assert source.candidates(0, 1)[0].rejected == "image is more than 1000 times as long as it is wide"
 
 
 def test_a_folder_is_read_in_the_order_of_names(tmp_path: Path) -> None:
