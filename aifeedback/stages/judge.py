@@ -44,7 +44,8 @@ def judge(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
     began = time.monotonic()
     _check(recipe)
     candidates = _upstream.find_candidates(recipe, run, launch.offline)
-    there = shard_numbers(candidates.path)
+    # In this order and never again: generate may be at work, and what it adds or completes from here on was not judged.
+    whole, there = candidates.is_complete(), shard_numbers(candidates.path)
     if not there:
         raise UsageError(f"{candidates.path}: no candidates yet", hint="run first: aifb generate")
     asked = launch.offline, launch.allow_code
@@ -52,17 +53,18 @@ def judge(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
     identities = panel.identities.items()
     stages = {n: run.stage("scores", plan.score_facts(recipe, n, identity, candidates)) for n, identity in identities}
     _score(candidates, stages, _limited(recipe, there, launch.limit), panel)
-    for stage in stages.values():
-        if candidates.is_complete() and shard_numbers(stage.path) == there:
-            stage.mark_complete({"counts": {"shards": len(there)}})
+    scored = {name: shard_numbers(stage.path) for name, stage in stages.items()}
+    done = [name for name, found in scored.items() if whole and found == there]
+    for name in done:
+        stages[name].mark_complete({"counts": {"shards": len(there)}})
     # Sets are formed from every shard that all scorers have seen: what the facts of pairs/ name.
-    numbers = [n for n in there if all((s.path / shard_name(n)).exists() for s in stages.values())]
-    pairs = run.stage("pairs", plan.pair_facts(recipe, candidates, stages))
+    numbers = [n for n in there if all(n in found for found in scored.values())]
+    seen = {name: plan.as_seen(stages[name], None if name in done else found) for name, found in scored.items()}
+    pairs = run.stage("pairs", plan.pair_facts(recipe, plan.as_seen(candidates, None if whole else there), seen))
     entries = {n: list(_entries(candidates, stages, n)) for n in numbers}
     result = pair([e for n in numbers for e in entries[n]], _rules(recipe, panel))
     _write_pairs(pairs, entries, result, launch)
-    whole = candidates.is_complete() and numbers == there
-    return _report(recipe, panel, pairs, [e for n in numbers for e in entries[n]], result, whole, began)
+    return _report(recipe, panel, pairs, [e for n in numbers for e in entries[n]], result, began)
 
 
 def _names(recipe: Recipe) -> list[str]:
@@ -183,7 +185,6 @@ def _report(
     pairs: StageDir,
     entries: list[Entry],
     result: PairingResult,
-    whole: bool,
     began: float,
 ) -> StageReport:
     scored, made = count_scored(entries), len(result.sets)
@@ -200,7 +201,7 @@ def _report(
         rejected={**result.dropped, **panel.truncated()},
         seconds=seconds,
         per_second=panel.scored / seconds if seconds else 0.0,
-        complete=whole,
+        complete=_upstream.is_whole(pairs),
         path=str(pairs.path),
         lines=tuple(judging_table(entries, result, shown, pairing.strategy, pairing.aggregate)),
     )

@@ -161,6 +161,7 @@ def test_limit_then_whole(tmp_path: Path, run: RunDir) -> None:
     part = judge(made, run, Launch(limit=1))
     assert (part.counts["candidates"], part.counts["pairs"], part.complete) == (6, 2, False)
     assert len(pairs(made, run)) == 2
+    assert _upstream.find_pairs(made, run).is_complete() and not _upstream.is_whole(_upstream.find_pairs(made, run))
     whole = judge(made, run, Launch())
     assert (whole.counts["newly_scored"], whole.counts["pairs"], whole.complete) == (6, 4, True)
     assert len(pairs(made, run)) == 4
@@ -173,6 +174,30 @@ def test_incomplete_candidates_are_judged_as_far_as_they_go(tmp_path: Path, run:
     assert (part.counts["pairs"], part.complete) == (2, False)
     generated(made, run)
     assert judge(made, run, Launch()).counts == {"candidates": 12, "scored": 12, "newly_scored": 6, "pairs": 4}
+
+
+def test_what_generate_adds_meanwhile_is_left_for_the_next_time(
+    tmp_path: Path, run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Candidates that become whole while they are scored: neither scores nor pairs pass for those of all."""
+    made = recipe(tmp_path)
+    generated(made, run, shards=(0,))
+    kept = Panel.score
+
+    def meanwhile(self: Panel, names: Any, images: Any, told: Any) -> Any:
+        generated(made, run)
+        return kept(self, names, images, told)
+
+    monkeypatch.setattr(Panel, "score", meanwhile)
+    part = judge(made, run, Launch())
+    assert (part.counts["pairs"], part.complete) == (2, False)
+    assert not _upstream.find_scores(made, run, "jpeg_size").is_complete()
+    with pytest.raises(UsageError, match="no pairs of this recipe yet"):
+        pairs(made, run)
+    whole = judge(made, run, Launch())
+    assert (whole.counts["newly_scored"], whole.counts["pairs"], whole.complete) == (6, 4, True)
+    assert _upstream.is_whole(_upstream.find_pairs(made, run))
+    assert [prompt for prompt, _ in pairs(made, run)] == PROMPTS
 
 
 def test_damaged_score_shard_is_redone(tmp_path: Path, run: RunDir) -> None:
