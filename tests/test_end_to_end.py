@@ -217,6 +217,17 @@ def test_repeating_does_nothing(reference: Path, recipe_file: Path, tmp_path: Pa
     assert contents(run, *STAGES) == contents(reference, *STAGES)
 
 
+def test_what_was_made_of_a_part_says_so(
+    reference: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    downstream = ("encode", "eval")
+    assert [r.complete for r in pipeline.run(load(recipe_file), run, LAUNCH, downstream)] == [True, True]
+    monkeypatch.setattr("aifeedback.stages._upstream.is_whole", lambda pairs: False)
+    assert [r.complete for r in pipeline.run(load(recipe_file), run, LAUNCH, downstream)] == [False, False]
+
+
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_plain_diffusers_gives_the_images_of_eval(
     method: str, reference: Path, recipe_file: Path, tiny_pipeline: Path, tmp_path: Path

@@ -103,9 +103,3 @@ def iter_shards(stage: StageDir, numbers: Iterable[int] | None = None) -> Iterat
     """
     for number in shard_numbers(stage.path) if numbers is None else numbers:
         yield number, read_table(stage.path / shard_name(number))
-
-
-def iter_candidates(stage: StageDir) -> Iterator[Candidate]:
-    """All candidates of a stage, shard by shard."""
-    for _, table in iter_shards(stage):
-        yield from table_to_candidates(table)

@@ -20,8 +20,8 @@ IMPORTED = Candidate("p", "a cat", 1, None, b"", 0, 0, "imported", rejected="no 
 def test_candidates(tmp_path: Path) -> None:
     stage = RunDir(tmp_path).stage("candidates", {})
     write_table(stage.path / shard_name(2), tables.candidates_to_table([SAMPLED, IMPORTED]))
-    assert list(tables.iter_candidates(stage)) == [SAMPLED, IMPORTED]
-    assert [number for number, _ in tables.iter_shards(stage)] == [2]
+    ((number, table),) = tables.iter_shards(stage)
+    assert (number, tables.table_to_candidates(table)) == (2, [SAMPLED, IMPORTED])
 
 
 def test_scores_and_sets() -> None:
