@@ -23,7 +23,7 @@ from aifeedback.launch import Launch
 from aifeedback.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
-STAGES = ("candidates", "scores", "pairs", "latents", "train", "eval_images", "eval_scores", "eval")
+STAGES = ("candidates", "entries", "scores", "pairs", "latents", "train", "eval_images", "eval_scores", "eval")
 STAGES_BEFORE_TRAINING = ("generate", "judge", "encode")
 MOMENTS = (
     "candidates/*/shard-*",

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,25 @@ def test_new_pairing_rescores_nothing(tmp_path: Path, run: RunDir) -> None:
     assert (report.counts["newly_scored"], report.counts["pairs"]) == (0, 12)
     assert len(run.stages("pairs")) == 2
     assert len(run.stages("scores")) == 1
+
+
+def test_new_pairing_reads_no_image(tmp_path: Path, run: RunDir) -> None:
+    made = recipe(tmp_path)
+    stage = generated(made, run)
+    judge(made, run, Launch())
+    for number in (0, 1):
+        (stage.path / shard_name(number)).write_bytes(b"never opened")
+    assert judge(recipe(tmp_path, pairing={"strategy": "all"}), run, Launch()).counts["pairs"] == 12
+
+
+def test_a_run_that_was_judged_without_entries_gets_them(tmp_path: Path, run: RunDir) -> None:
+    made = recipe(tmp_path)
+    generated(made, run)
+    first = judge(made, run, Launch())
+    before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    shutil.rmtree(run.path / "entries")
+    assert judge(made, run, Launch()).counts == {**first.counts, "newly_scored": 0}
+    assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
 
 
 def test_second_scorer_scores_alone_and_tau_is_told(tmp_path: Path, run: RunDir) -> None:
