@@ -23,7 +23,7 @@ from aifeedback.launch import Launch
 from aifeedback.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
-STAGES = ("candidates", "scores", "pairs", "latents", "train", "eval_images", "eval_scores", "eval")
+STAGES = ("candidates", "entries", "scores", "pairs", "latents", "train", "eval_images", "eval_scores", "eval")
 STAGES_BEFORE_TRAINING = ("generate", "judge", "encode")
 MOMENTS = (
     "candidates/*/shard-*",
@@ -215,6 +215,17 @@ def test_repeating_does_nothing(reference: Path, recipe_file: Path, tmp_path: Pa
     assert {path: path.stat().st_mtime_ns for path in run.rglob("shard-*")} == before
     assert {r.stage: r.counts for r in reports}["eval"]["new_images"] == 0
     assert contents(run, *STAGES) == contents(reference, *STAGES)
+
+
+def test_what_was_made_of_a_part_says_so(
+    reference: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    downstream = ("encode", "eval")
+    assert [r.complete for r in pipeline.run(load(recipe_file), run, LAUNCH, downstream)] == [True, True]
+    monkeypatch.setattr("aifeedback.stages._upstream.is_whole", lambda pairs: False)
+    assert [r.complete for r in pipeline.run(load(recipe_file), run, LAUNCH, downstream)] == [False, False]
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

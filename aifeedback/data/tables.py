@@ -15,6 +15,7 @@ from aifeedback.errors import UsageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+STREAMED: dict[str, Any] = {"buffer_size": 1 << 20, "pre_buffer": False}  # else pyarrow holds a whole row group
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 
@@ -197,7 +198,7 @@ def _parquet(source: str, paths: list[Path]) -> Table:
 
     def opened(path: Path) -> Any:
         try:
-            return pq.ParquetFile(path)
+            return pq.ParquetFile(path, **STREAMED)
         except (pa.ArrowException, OSError) as error:
             hint = "download or write it again"
             raise UsageError(f"{path}: not a readable parquet file ({error})", hint=hint) from error

@@ -82,7 +82,7 @@ def _estimate(name: str, estimate: Estimate) -> dict[str, Any]:
     return {name: estimate.value, f"{name}_interval": [estimate.interval.low, estimate.interval.high]}
 
 
-def verdict(scorers: Sequence[Mapping[str, Any]], wanted: str | None, judged: bool = True) -> dict[str, Any]:
+def verdict(scorers: Sequence[Mapping[str, Any]], wanted: str | None) -> dict[str, Any]:
     """What may be said: by `wanted`, else by the first scorer that did not judge; never by one that did.
 
     Returns:
@@ -103,13 +103,13 @@ def verdict(scorers: Sequence[Mapping[str, Any]], wanted: str | None, judged: bo
     speaker = held_out[0]
     tone = "ns" if not speaker["significant"] else "better" if speaker["win_rate"] > 0.5 else "worse"
     word = {"better": "Better", "worse": "Worse", "ns": "No significant difference"}[tone]
-    return {"scorer": speaker["name"], "word": word, "tone": tone, "text": _sentence(speaker, judged)}
+    return {"scorer": speaker["name"], "word": word, "tone": tone, "text": _sentence(speaker)}
 
 
-def _sentence(speaker: Mapping[str, Any], judged: bool) -> str:
+def _sentence(speaker: Mapping[str, Any]) -> str:
     count = f"{speaker['prompts']} held-out prompts ({speaker['images']} pairs of images from the same noise)"
     text = (
-        f"On {count}, {speaker['shown']}{', which never judged,' if judged else ''} gives the aligned model a win rate "
+        f"On {count}, {speaker['shown']}, which never judged, gives the aligned model a win rate "
         f"of {_percent(speaker)}{'.' if speaker['significant'] else ', n.s.'}"
     )
     if speaker["exact"]:

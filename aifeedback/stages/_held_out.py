@@ -24,7 +24,7 @@ from aifeedback.store.candidates import (
     table_to_scores,
 )
 from aifeedback.store.run_dir import RunDir, StageDir
-from aifeedback.store.shards import read_table, run_shards, write_table
+from aifeedback.store.shards import read_table, run_shards, shard_numbers, write_table
 
 if TYPE_CHECKING:
     from aifeedback.models import Family
@@ -150,8 +150,9 @@ def _score_images(
         progress.advance(1)
 
     run_shards(stage, numbers, launch, ".parquet", valid, work)
-    if images.is_complete():
-        stage.mark_complete({"counts": {"shards": len(numbers)}})
+    there = shard_numbers(stage.path)
+    if images.is_complete() and there == shard_numbers(images.path):  # a --limit may have left some of them out
+        stage.mark_complete({"counts": {"shards": len(there)}})
 
 
 def _read(stage: StageDir, numbers: Sequence[int]) -> Scores:

@@ -32,10 +32,13 @@ def ensure_latents(recipe: Recipe, run: RunDir, launch: Launch) -> tuple[StageDi
     candidates = _upstream.find_candidates(recipe, run, launch.offline)
     pairs = _upstream.find_pairs(recipe, run, launch.offline, launch.allow_code)
     stage = run.stage("latents", plan.latent_facts(recipe, pairs, launch.offline))
-    numbers = _Work(recipe, launch, candidates, preference_sets(pairs)).run(stage)
-    paths = [stage.path / shard_name(n, SUFFIX) for n in numbers]
-    stage.mark_complete({"counts": dict(sorted(LatentStore(paths).counts.items())), "shards": numbers})
-    return pairs, stage, paths
+    numbers, store = _Work(recipe, launch, candidates, preference_sets(pairs)).run(stage)
+    stage.mark_complete({"counts": dict(sorted(store.counts.items())), "shards": numbers})
+    return pairs, stage, _paths(stage, numbers)
+
+
+def _paths(stage: StageDir, numbers: list[int]) -> list[Path]:
+    return [stage.path / shard_name(n, SUFFIX) for n in numbers]
 
 
 def preference_sets(pairs: StageDir) -> list[PreferenceSet]:
@@ -52,11 +55,21 @@ class _Work:
         self._family: Family | None = None
         self._progress: Progress | None = None
 
-    def run(self, stage: StageDir) -> list[int]:
-        numbers: list[int] = stage.summary()["shards"] if stage.is_complete() else self._numbers()
+    def run(self, stage: StageDir) -> tuple[list[int], LatentStore]:
+        """The shards that hold all that is needed, opened; those of a stage once complete are extended if they do not.
+
+        (A damaged shard of pairs that was set aside is missing from `needed` until judge has made it again.)
+        """
+        if stage.is_complete():
+            numbers, store = self._made(stage, stage.summary()["shards"])
+            if all(key in store for key in self.needed):
+                return numbers, store
+        return self._made(stage, self._numbers())
+
+    def _made(self, stage: StageDir, numbers: list[int]) -> tuple[list[int], LatentStore]:
         with Progress(len(numbers), "shards", "encode") as self._progress:
             run_shards(stage, numbers, self.launch, SUFFIX, check_latents, self._encode)
-        return numbers
+        return numbers, LatentStore(_paths(stage, numbers))
 
     def _numbers(self) -> list[int]:
         """Shards of candidates that hold something needed; only the column of ids is read."""

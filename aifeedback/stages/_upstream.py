@@ -29,8 +29,8 @@ def find_pairs(recipe: Recipe, run: RunDir, offline: bool = False, allow_code: b
     """The preference sets."""
     candidates = find_candidates(recipe, run, offline)
     used = [] if recipe.judge.pairing.labels == "given" else recipe.judge.use
-    scores = {name: find_scores(recipe, run, name, offline, allow_code) for name in used}
-    return _found(run, "pairs", plan.pair_facts(recipe, candidates, scores), "judge")
+    scores = {name: plan.seen(find_scores(recipe, run, name, offline, allow_code)) for name in used}
+    return _found(run, "pairs", plan.pair_facts(recipe, plan.seen(candidates), scores), "judge")
 
 
 def find_latents(recipe: Recipe, run: RunDir, offline: bool = False, allow_code: bool = False) -> StageDir:
@@ -46,6 +46,12 @@ def find_train(recipe: Recipe, run: RunDir, offline: bool = False, allow_code: b
     latents = find_latents(recipe, run, offline, allow_code)
     facts = plan.train_facts(recipe, latents, excluded_prompts(recipe, pairs, offline), offline)
     return _found(run, "train", facts, "train")
+
+
+def is_whole(pairs: StageDir) -> bool:
+    """Whether preference sets are those of all candidates and scores, not of what a `--limit` had left by then."""
+    seen = [pairs.facts["candidates"], *(scores for _, scores in pairs.facts["scores"])]
+    return pairs.is_complete() and all(upstream["shards"] == "all" for upstream in seen)
 
 
 def excluded_prompts(recipe: Recipe, pairs: StageDir, offline: bool = False) -> list[str]:

@@ -7,6 +7,7 @@ import time
 
 from aifeedback.launch import Launch, StageReport
 from aifeedback.recipe import Recipe
+from aifeedback.stages import _upstream
 from aifeedback.stages._latents import ensure_latents
 from aifeedback.store.run_dir import RunDir
 
@@ -27,6 +28,6 @@ def encode(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
         counts=counts,
         seconds=seconds,
         per_second=latents / max(seconds, 1e-9),
-        complete=pairs.is_complete(),
+        complete=_upstream.is_whole(pairs),
         path=str(stage.path),
     )

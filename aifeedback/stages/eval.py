@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aifeedback.data.prompts import PromptList
-from aifeedback.errors import GateMissed, UsageError
+from aifeedback.errors import UsageError
 from aifeedback.launch import Launch, StageReport
 from aifeedback.recipe import Recipe
 from aifeedback.records import Candidate
@@ -29,21 +29,19 @@ from aifeedback.store.run_dir import RunDir, StageDir, atomic_write, write_json
 log = logging.getLogger(__name__)
 
 
-def evaluate(
-    recipe: Recipe, run: RunDir, launch: Launch, min_win_rate: Mapping[str, float] | None = None
-) -> StageReport:
+def evaluate(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
     """Sample, score and compare what is not there yet; write `eval.json` and `report.html`.
 
     Raises:
-        UsageError: no training of this recipe, or an unfinished one; no evaluation prompt; a verdict or gate by a
-            scorer that is not evaluated.
-        GateMissed: a win rate is lower than `min_win_rate` asks; the report is written all the same.
+        UsageError: no training of this recipe, or an unfinished one; no evaluation prompt; a verdict by a scorer
+            that is not evaluated.
     """
     started = time.monotonic()
     held_out = plan.eval_prompts(recipe, launch.offline)
     identities = {name: _identity(recipe, launch, name) for name in scorers_of(recipe)}
-    _check(recipe, held_out, identities, min_win_rate or {})
+    _check(recipe, held_out, identities)
     train = _trained(recipe, run, launch)
+    pairs = _upstream.find_pairs(recipe, run, launch.offline, launch.allow_code)
     everything = plan.shards(len(held_out.prompts), recipe.eval.shard_prompts)
     numbers = plan.shards(len(held_out.prompts), recipe.eval.shard_prompts, launch.limit)
     images = [run.stage("eval_images", plan.image_facts(recipe, held_out, t, launch.offline)) for t in (None, train)]
@@ -53,10 +51,10 @@ def evaluate(
     facts |= {} if numbers == everything else {"shards": numbers}
     found = run.stage("eval", facts)
     rows = _figures(recipe, launch, scored, identities)
-    evaluation = _write(recipe, found, train, images, numbers, rows, scored)
-    counts = {"prompts": evaluation["prompts"], "images": 2 * evaluation["prompts"] * recipe.eval.images_per_prompt}
+    prompts = sum(len(held_out.shard(number, recipe.eval.shard_prompts)) for number in numbers)
+    evaluation = _write(recipe, found, train, images, numbers, prompts, rows, scored)
+    counts = {"prompts": prompts, "images": 2 * prompts * recipe.eval.images_per_prompt}
     found.mark_complete({"counts": counts})
-    _gate(min_win_rate or {}, rows, found)
     seconds = time.monotonic() - started
     return StageReport(
         stage="eval",
@@ -64,7 +62,7 @@ def evaluate(
         rejected={f"unscored by {row['shown']}": row["unscored"] for row in rows},
         seconds=seconds,
         per_second=new / seconds,
-        complete=numbers == everything,
+        complete=numbers == everything and _upstream.is_whole(pairs),
         path=str(found.path),
         lines=(*lines(evaluation), f"report: {found.path / 'report.html'}"),
     )
@@ -86,7 +84,7 @@ def _identity(recipe: Recipe, launch: Launch, name: str) -> dict[str, Any]:
     return plan.scorer_identity(recipe, name, launch.offline, launch.allow_code)
 
 
-def _check(recipe: Recipe, held_out: PromptList, used: Mapping[str, Any], gates: Mapping[str, float]) -> None:
+def _check(recipe: Recipe, held_out: PromptList, used: Mapping[str, Any]) -> None:
     """Refuse before the first image what cannot be said after the last."""
     if not held_out.prompts:
         source = recipe.eval.prompts.source
@@ -100,12 +98,10 @@ def _check(recipe: Recipe, held_out: PromptList, used: Mapping[str, Any], gates:
                 "nothing between two models",
                 hint="evaluate by a scorer that gives each image a number of its own (vlm does with mode: point)",
             )
-    verdicts = [("eval.verdict", recipe.eval.verdict)] if recipe.eval.verdict else []
-    for place, name in [*verdicts, *(("--min-win-rate", name) for name in gates)]:
-        if name not in used:
-            raise UsageError(
-                f"{place}: {name} is not evaluated, expected one of {', '.join(used)}", hint="see eval.use"
-            )
+    asked = recipe.eval.verdict
+    if asked and asked not in used:
+        expected = ", ".join(used)
+        raise UsageError(f"eval.verdict: {asked} is not evaluated, expected one of {expected}", hint="see eval.use")
 
 
 def _trained(recipe: Recipe, run: RunDir, launch: Launch) -> StageDir:
@@ -140,12 +136,13 @@ def _write(
     train: StageDir,
     images: Sequence[StageDir],
     numbers: Sequence[int],
+    prompts: int,
     rows: list[dict[str, Any]],
     scored: Mapping[str, list[Scores]],
 ) -> dict[str, Any]:
-    """Write `eval.json` and `report.html`; returns what `eval.json` holds."""
+    """Write `eval.json` and `report.html` of the images of `prompts` prompts; returns what `eval.json` holds."""
     said = verdict(rows, recipe.eval.verdict)
-    tiles, width, prompts = _tiles(recipe, images, numbers, scored.get(said["scorer"] or ""))
+    tiles, width = _tiles(recipe, images, numbers, scored.get(said["scorer"] or ""))
     evaluation = {
         "recipe": recipe.name,
         "objective": recipe.train.objective,
@@ -164,17 +161,17 @@ def _write(
 
 def _tiles(
     recipe: Recipe, images: Sequence[StageDir], numbers: Sequence[int], scores: Sequence[Scores] | None
-) -> tuple[list[Tile], int, int]:
-    """The gallery: the first image of the first prompts, unpicked; also the width of images and the prompts seen."""
+) -> tuple[list[Tile], int]:
+    """The gallery: the first image of the first prompts, unpicked; also the width of images."""
     tiles: list[Tile] = []
-    width, prompts = 0, 0
+    width = 0
     for (_, base), (_, aligned) in zip(*(iter_shards(folder, numbers) for folder in images), strict=True):
         width = base.column("width")[0].as_py()
-        prompts += len(set(base.column("prompt_id").to_pylist()))
-        if len(tiles) < recipe.eval.gallery:
-            pairs = zip(table_to_candidates(base), table_to_candidates(aligned), strict=True)
-            tiles += [_tile(b, a, scores) for b, a in pairs if b.index == 0]
-    return tiles[: recipe.eval.gallery], width, prompts
+        pairs = zip(table_to_candidates(base), table_to_candidates(aligned), strict=True)
+        tiles += [_tile(b, a, scores) for b, a in pairs if b.index == 0]
+        if len(tiles) >= recipe.eval.gallery:
+            break  # the images of further shards are not read for it
+    return tiles[: recipe.eval.gallery], width
 
 
 def _tile(base: Candidate, aligned: Candidate, scores: Sequence[Scores] | None) -> Tile:
@@ -204,15 +201,3 @@ def _facts(recipe: Recipe, train: StageDir, images: Sequence[StageDir]) -> dict[
             for name, folder in zip(("base", "aligned"), images, strict=True)
         }
     )
-
-
-def _gate(gates: Mapping[str, float], rows: Sequence[Mapping[str, Any]], found: StageDir) -> None:
-    rates = {row["name"]: row["win_rate"] for row in rows}
-    missed = [
-        f"{name}: win rate {rates[name]:.3f}" if name in rates else f"{name}: no score"
-        for name, least in gates.items()
-        if rates.get(name, -1.0) < least
-    ]
-    if missed:
-        asked = ", ".join(f"{name}={least:g}" for name, least in gates.items())
-        raise GateMissed(f"{'; '.join(missed)}; asked for at least {asked}", hint=f"see {found.path / 'report.html'}")

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from aifeedback.errors import UsageError
+from aifeedback.errors import StoreError, UsageError
 from aifeedback.launch import Launch, StageReport
 from aifeedback.pairing import Entry, PairingResult, Rules, pair
 from aifeedback.progress import Progress
 from aifeedback.recipe import Recipe
-from aifeedback.records import PreferenceSet
+from aifeedback.records import Candidate, PreferenceSet
 from aifeedback.report.judging import count_scored, judging_table
 from aifeedback.scorers import shown_as
 from aifeedback.stages import _upstream, plan
+from aifeedback.stages._entries import entries_stage, keep_entries, make_entries, read_entries
 from aifeedback.stages._panel import Panel
-from aifeedback.store.candidates import (
-    iter_shards,
-    scores_to_table,
-    sets_to_table,
-    table_to_candidates,
-    table_to_scores,
-)
+from aifeedback.store.candidates import scores_to_table, sets_to_table, table_to_candidates
 from aifeedback.store.claims import Claims
 from aifeedback.store.run_dir import RunDir, StageDir
 from aifeedback.store.shards import count_rows, read_table, run_shards, shard_name, shard_numbers, write_table
@@ -40,29 +33,38 @@ def judge(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
     Raises:
         UsageError: no candidates yet, no scorer named, or aggregate "single" with several.
         WeightsError: a scorer's weights are not there.
+        StoreError: candidates are complete, but a shard of them is gone.
     """
     began = time.monotonic()
     _check(recipe)
     candidates = _upstream.find_candidates(recipe, run, launch.offline)
-    there = shard_numbers(candidates.path)
+    # In this order and never again: generate may be at work, and what it adds or completes from here on was not judged.
+    whole, there = candidates.is_complete(), shard_numbers(candidates.path)
     if not there:
         raise UsageError(f"{candidates.path}: no candidates yet", hint="run first: aifb generate")
+    if whole:
+        _check_all_there(candidates, there)
     asked = launch.offline, launch.allow_code
     panel = Panel(recipe, launch, {name: plan.scorer_identity(recipe, name, *asked) for name in _names(recipe)})
     identities = panel.identities.items()
     stages = {n: run.stage("scores", plan.score_facts(recipe, n, identity, candidates)) for n, identity in identities}
-    _score(candidates, stages, _limited(recipe, there, launch.limit), panel)
-    for stage in stages.values():
-        if candidates.is_complete() and shard_numbers(stage.path) == there:
-            stage.mark_complete({"counts": {"shards": len(there)}})
+    kept = entries_stage(run, candidates)
+    _score(candidates, kept, stages, _limited(recipe, there, launch.limit), panel)
+    scored = {name: shard_numbers(stage.path) for name, stage in stages.items()}
+    done = [name for name, found in scored.items() if whole and found == there]
+    for name in done:
+        stages[name].mark_complete({"counts": {"shards": len(there)}})
     # Sets are formed from every shard that all scorers have seen: what the facts of pairs/ name.
-    numbers = [n for n in there if all((s.path / shard_name(n)).exists() for s in stages.values())]
-    pairs = run.stage("pairs", plan.pair_facts(recipe, candidates, stages))
-    entries = {n: list(_entries(candidates, stages, n)) for n in numbers}
+    numbers = [n for n in there if all(n in found for found in scored.values())]
+    seen = {name: plan.as_seen(stages[name], None if name in done else found) for name, found in scored.items()}
+    pairs = run.stage("pairs", plan.pair_facts(recipe, plan.as_seen(candidates, None if whole else there), seen))
+    make_entries(kept, candidates, numbers, launch)
+    if whole and numbers == there:
+        kept.mark_complete({"counts": {"shards": len(there)}})
+    entries = {n: read_entries(kept, stages, n) for n in numbers}
     result = pair([e for n in numbers for e in entries[n]], _rules(recipe, panel))
     _write_pairs(pairs, entries, result, launch)
-    whole = candidates.is_complete() and numbers == there
-    return _report(recipe, panel, pairs, [e for n in numbers for e in entries[n]], result, whole, began)
+    return _report(recipe, panel, pairs, [e for n in numbers for e in entries[n]], result, began)
 
 
 def _names(recipe: Recipe) -> list[str]:
@@ -82,6 +84,14 @@ def _check(recipe: Recipe) -> None:
         )
 
 
+def _check_all_there(candidates: StageDir, there: list[int]) -> None:
+    """Refuse a complete stage that lost a shard (set aside as damaged, deleted): the rest would pass for the whole."""
+    made: int | None = candidates.summary().get("counts", {}).get("candidates")
+    found = 0 if made is None else sum(count_rows(candidates.path / shard_name(n)) for n in there)
+    if made is not None and found != made:
+        raise StoreError(f"{candidates.path}: holds {found} candidates, {made} were made", hint="repeat: aifb generate")
+
+
 def _limited(recipe: Recipe, numbers: list[int], limit: int | None) -> list[int]:
     """The shards that the first `limit` prompts fill."""
     return numbers if limit is None else [n for n in numbers if n * plan.shard_size(recipe) < limit]
@@ -94,7 +104,7 @@ def _valid(path: Path) -> None:
 # --- scores
 
 
-def _score(candidates: StageDir, stages: dict[str, StageDir], numbers: list[int], panel: Panel) -> None:
+def _score(candidates: StageDir, kept: StageDir, stages: dict[str, StageDir], numbers: list[int], panel: Panel) -> None:
     """Bring all shards of all scorers about; each image is decoded once for all scorers that lack its shard.
 
     With residency one_by_one a scorer goes over all shards and is let go before the next one is loaded.
@@ -106,7 +116,9 @@ def _score(candidates: StageDir, stages: dict[str, StageDir], numbers: list[int]
         for name, stage in stages.items():
 
             def work(number: int, path: Path, name: str = name) -> None:
-                _score_shard(candidates, beside[name], name, number, panel, told)
+                images = table_to_candidates(read_table(candidates.path / path.name))
+                keep_entries(kept, number, images)
+                _score_shard(images, beside[name], name, path.name, panel, told)
 
             run_shards(stage, numbers, panel.launch, ".parquet", _valid, work)
             if alone:
@@ -114,11 +126,9 @@ def _score(candidates: StageDir, stages: dict[str, StageDir], numbers: list[int]
 
 
 def _score_shard(
-    candidates: StageDir, stages: dict[str, StageDir], name: str, number: int, panel: Panel, told: Progress
+    images: list[Candidate], stages: dict[str, StageDir], name: str, file: str, panel: Panel, told: Progress
 ) -> None:
     """Score a shard by the scorer `name`, whose claim is held, and by all others that lack it and are free."""
-    file = shard_name(number)
-    images = table_to_candidates(read_table(candidates.path / file))
     names = [name] + [n for n in stages if n != name and not (stages[n].path / file).exists()]
     scores = panel.score(names, images, told)
     for other in names[1:]:
@@ -135,24 +145,6 @@ def _missing_images(candidates: StageDir, stages: dict[str, StageDir], numbers: 
 
 
 # --- pairs
-
-
-def _entries(candidates: StageDir, stages: dict[str, StageDir], number: int) -> Iterator[Entry]:
-    """Candidates of a shard with their scores, without their images."""
-    for _, table in iter_shards(candidates, [number]):
-        columns = {n: table_to_scores(read_table(s.path / shard_name(number))) for n, s in stages.items()}
-        for place, c in enumerate(table_to_candidates(table)):
-            found = {name: scores[place] for name, scores in columns.items()}
-            yield Entry(
-                prompt_id=c.prompt_id,
-                prompt=c.prompt,
-                index=c.index,
-                image_digest=hashlib.blake2b(c.image, digest_size=16).hexdigest(),
-                scores={name: score.score for name, score in found.items()},
-                reasons={name: score.reason for name, score in found.items() if score.reason},
-                rejected=c.rejected,
-                label=c.label,
-            )
 
 
 def _rules(recipe: Recipe, panel: Panel) -> Rules:
@@ -183,7 +175,6 @@ def _report(
     pairs: StageDir,
     entries: list[Entry],
     result: PairingResult,
-    whole: bool,
     began: float,
 ) -> StageReport:
     scored, made = count_scored(entries), len(result.sets)
@@ -200,7 +191,7 @@ def _report(
         rejected={**result.dropped, **panel.truncated()},
         seconds=seconds,
         per_second=panel.scored / seconds if seconds else 0.0,
-        complete=whole,
+        complete=_upstream.is_whole(pairs),
         path=str(pairs.path),
         lines=tuple(judging_table(entries, result, shown, pairing.strategy, pairing.aggregate)),
     )

@@ -94,10 +94,13 @@ def shards(total: int, size: int, limit: int | None = None) -> list[int]:
 
 
 def seen(stage: StageDir) -> dict[str, Any]:
-    """An upstream stage as it was seen: whole, or the very shards that lay there."""
-    if stage.is_complete():
-        return {"digest": stage.digest, "shards": "all"}
-    return {"digest": stage.digest, "shards": shard_numbers(stage.path)}
+    """An upstream stage as it is now: whole, or the very shards that lie there."""
+    return as_seen(stage, None if stage.is_complete() else shard_numbers(stage.path))
+
+
+def as_seen(stage: StageDir, shards: list[int] | None) -> dict[str, Any]:
+    """An upstream stage as it was when a stage looked at it: whole (None), or the very shards that lay there."""
+    return {"digest": stage.digest, "shards": "all" if shards is None else shards}
 
 
 # --- facts
@@ -117,12 +120,12 @@ def score_facts(recipe: Recipe, name: str, identity: dict[str, Any], candidates:
     return _facts("scores", {"scorer": name, "identity": identity, "candidates": candidates.digest})
 
 
-def pair_facts(recipe: Recipe, candidates: StageDir, scores: Mapping[str, StageDir]) -> dict[str, Any]:
-    """Facts of pairs/; `scores` by scorer, empty for given labels."""
+def pair_facts(recipe: Recipe, candidates: dict[str, Any], scores: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Facts of pairs/; candidates and `scores` (by scorer, empty for given labels) as they were seen."""
     pairing = recipe.judge.pairing
     body = {
-        "candidates": seen(candidates),
-        "scores": [[name, seen(scores[name])] for name in recipe.judge.use if name in scores],
+        "candidates": candidates,
+        "scores": [[name, scores[name]] for name in recipe.judge.use if name in scores],
         "pairing": _dump(pairing),
         "seed": recipe.seed if pairing.labels == "shuffled" else None,
     }

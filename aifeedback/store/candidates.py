@@ -1,7 +1,8 @@
-"""Candidates, scores and preference sets as parquet tables. The columns are described in docs/file-formats.md."""
+"""Candidates, their entries, scores and preference sets as parquet tables. Columns: docs/file-formats.md."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,17 @@ def candidate_schema() -> pa.Schema:
         ("image", pa.binary()), ("width", pa.int32()), ("height", pa.int32()), ("model", pa.string()),
         ("latent", pa.binary()), ("latent_shape", pa.list_(pa.int32())), ("rejected", pa.string()),
         ("label", pa.float64()), ("truncated", pa.int32()),
+    ]  # fmt: skip
+    return pa.schema(fields)
+
+
+def entry_schema() -> pa.Schema:
+    """Columns of an entries shard."""
+    import pyarrow as pa
+
+    fields = [
+        ("prompt_id", pa.string()), ("prompt", pa.string()), ("index", pa.int32()), ("image_digest", pa.string()),
+        ("rejected", pa.string()), ("label", pa.float64()),
     ]  # fmt: skip
     return pa.schema(fields)
 
@@ -74,6 +86,23 @@ def table_to_candidates(table: pa.Table) -> list[Candidate]:
     return [Candidate(**row) for row in rows]
 
 
+def candidates_to_entries(candidates: Iterable[Candidate]) -> pa.Table:
+    """What pairing needs of candidates, in their order: a digest in the place of the image."""
+    import pyarrow as pa
+
+    rows = [{**_fields(c), "image_digest": hashlib.blake2b(c.image, digest_size=16).hexdigest()} for c in candidates]
+    return pa.Table.from_pylist(rows, schema=entry_schema())
+
+
+def _fields(candidate: Candidate) -> dict[str, Any]:
+    return {name: getattr(candidate, name) for name in entry_schema().names if name != "image_digest"}
+
+
+def table_to_entries(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows of `candidates_to_entries`, by name of the column."""
+    return _rows(table, entry_schema())
+
+
 def scores_to_table(scores: Iterable[Score]) -> pa.Table:
     """Scores, in their order, as a table; a missing score is null and carries its reason, never NaN."""
     return _table(scores, score_schema())
@@ -103,9 +132,3 @@ def iter_shards(stage: StageDir, numbers: Iterable[int] | None = None) -> Iterat
     """
     for number in shard_numbers(stage.path) if numbers is None else numbers:
         yield number, read_table(stage.path / shard_name(number))
-
-
-def iter_candidates(stage: StageDir) -> Iterator[Candidate]:
-    """All candidates of a stage, shard by shard."""
-    for _, table in iter_shards(stage):
-        yield from table_to_candidates(table)

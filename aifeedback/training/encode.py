@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from aifeedback.data.images import UnusableImage, open_image
 from aifeedback.errors import StoreError
 from aifeedback.records import Candidate
 from aifeedback.seeds import derive_seed
@@ -72,11 +72,11 @@ def encode_prompts(family: Family, candidates: Sequence[Candidate], micro_batch:
 def pixels_of(candidate: Candidate, size: tuple[int, int]) -> Tensor:
     """Decode an image to (3, H, W) in [-1, 1], scaled to cover `size` (width, height) and cut at the centre."""
     import numpy as np
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
-        image = Image.open(io.BytesIO(candidate.image)).convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
+        image = open_image(candidate.image).convert("RGB")  # as the scorers saw it
+    except UnusableImage as error:
         where = f"candidate {candidate.index} of prompt {candidate.prompt_id}"
         raise StoreError(
             f"{where}: not a readable image ({error})", hint="the import's file is damaged? fetch it again"

@@ -11,14 +11,15 @@ import pytest
 from PIL import Image
 
 from aifeedback.data.prompts import PromptList
-from aifeedback.errors import GateMissed, UsageError
+from aifeedback.errors import UsageError
 from aifeedback.launch import Launch
 from aifeedback.recipe import Recipe
 from aifeedback.records import Candidate, Prompt
 from aifeedback.stages import eval as stage
+from aifeedback.stages._held_out import score
 from aifeedback.store.candidates import candidates_to_table
 from aifeedback.store.run_dir import RunDir, StageDir
-from aifeedback.store.shards import write_table
+from aifeedback.store.shards import shard_name, write_table
 
 PROMPTS = PromptList((Prompt("a red circle"), Prompt("a blue star")))
 
@@ -42,14 +43,12 @@ def recipe(**changes: Any) -> Recipe:
 
 def test_refuses_an_empty_evaluation_split() -> None:
     with pytest.raises(UsageError, match="holds no prompt"):
-        stage._check(recipe(), PromptList(()), {"shapes": {}}, {})
+        stage._check(recipe(), PromptList(()), {"shapes": {}})
 
 
-def test_refuses_gates_and_verdicts_by_scorers_that_are_not_there() -> None:
-    with pytest.raises(UsageError, match="--min-win-rate: clip is not evaluated, expected one of shapes"):
-        stage._check(recipe(), PROMPTS, {"shapes": {}}, {"clip": 0.5})
-    with pytest.raises(UsageError, match="eval.verdict: clip"):
-        stage._check(recipe(eval__verdict="clip"), PROMPTS, {"shapes": {}}, {})
+def test_refuses_a_verdict_by_a_scorer_that_is_not_there() -> None:
+    with pytest.raises(UsageError, match="eval.verdict: clip is not evaluated, expected one of shapes"):
+        stage._check(recipe(eval__verdict="clip"), PROMPTS, {"shapes": {}})
 
 
 def test_who_judged() -> None:
@@ -67,21 +66,39 @@ def test_same_weights_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stage.in_loop(recipe(judge__use=["pickscore"]), Launch(), identities) == {"clip"}
 
 
-def test_gate() -> None:
-    found = StageDir(Path("run/eval/abc"), "eval", "abc", {})
-    rows = [{"name": "shapes", "win_rate": 0.54}]
-    stage._gate({"shapes": 0.54}, rows, found)
-    with pytest.raises(GateMissed, match=r"shapes: win rate 0.540; asked for at least shapes=0.55") as missed:
-        stage._gate({"shapes": 0.55}, rows, found)
-    assert missed.value.exit_code == 4
-    with pytest.raises(GateMissed, match="no score"):
-        stage._gate({"clip": 0.0}, rows, found)
-
-
 def picture(colour: str) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16), colour).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def sampled(folder: StageDir, colour: str, *shards: int) -> None:
+    """Two images of each prompt, in every shard."""
+    rows = [Candidate(p.id, p.text, i, 7, picture(colour), 16, 16, "m@1") for p in PROMPTS.prompts for i in range(2)]
+    for number in shards:
+        write_table(folder.path / shard_name(number), candidates_to_table(rows))
+
+
+def test_the_gallery_reads_no_more_shards_than_it_shows(tmp_path: Path) -> None:
+    images = [RunDir(tmp_path).stage("eval_images", {"n": n}) for n in range(2)]
+    for folder in images:
+        sampled(folder, "red", 0)
+    tiles, width = stage._tiles(recipe(eval__gallery=2), images, [0, 1], None)  # there is no second shard
+    assert ([tile.prompt for tile in tiles], width) == ([p.text for p in PROMPTS.prompts], 16)
+
+
+def test_scores_of_a_limit_do_not_pass_for_all(tmp_path: Path) -> None:
+    run, made = RunDir(tmp_path), recipe()
+    images = run.stage("eval_images", {})
+    sampled(images, "red", 0, 1)
+    images.mark_complete({})
+    identities = {"jpeg_size": {"name": "jpeg_size"}}
+    score(made, run, Launch(), [0], [images], identities)
+    (found,) = run.stages("eval_scores")
+    assert not found.is_complete()
+    for numbers in ([0, 1], [0]):
+        score(made, run, Launch(), numbers, [images], identities)
+        assert found.summary() == {"counts": {"shards": 2}}
 
 
 def test_writes_json_and_page(tmp_path: Path) -> None:
@@ -90,15 +107,12 @@ def test_writes_json_and_page(tmp_path: Path) -> None:
     facts = {"model": {"weights": "m@1"}, "sampling": {"scheduler": "ddim", "steps": 2, "guidance": 3.0}}
     images = [run.stage("eval_images", {**facts, "n": n}) for n in range(2)]
     for folder, colour in zip(images, ("red", "blue"), strict=True):
-        rows = [
-            Candidate(p.id, p.text, i, 7, picture(colour), 16, 16, "m@1") for p in PROMPTS.prompts for i in range(2)
-        ]
-        write_table(folder.path / "shard-00000.parquet", candidates_to_table(rows))
+        sampled(folder, colour, 0)
     keys = [(p.id, i) for p in PROMPTS.prompts for i in range(2)]
     scored = {"shapes": [dict.fromkeys(keys, 0.5), dict.fromkeys(keys, 1.0)]}
     rows_found = stage._figures(made, Launch(), scored, {"shapes": {"name": "shapes"}})  # type: ignore[arg-type]
     train, found = run.stage("train", {"settings": {"beta": 2.0}}), run.stage("eval", {})
-    evaluation = stage._write(made, found, train, images, [0], rows_found, scored)  # type: ignore[arg-type]
+    evaluation = stage._write(made, found, train, images, [0], 2, rows_found, scored)  # type: ignore[arg-type]
     assert json.loads((found.path / "eval.json").read_text()) == evaluation
     (row,) = evaluation["scorers"]
     assert (row["win_rate"], row["exact"]["difference"], row["significant"]) == (1.0, 1.0, False)

@@ -10,10 +10,11 @@ import pytest
 from aifeedback.errors import UsageError
 from aifeedback.launch import Launch
 from aifeedback.recipe import Recipe
+from aifeedback.records import Candidate
 from aifeedback.stages import _upstream, plan
 from aifeedback.stages.generate import generate
-from aifeedback.store.candidates import iter_candidates
-from aifeedback.store.run_dir import RunDir
+from aifeedback.store.candidates import iter_shards, table_to_candidates
+from aifeedback.store.run_dir import RunDir, StageDir
 from tests.data.test_preferences import picture, write
 
 
@@ -27,6 +28,10 @@ def recipe_of(folder: Path, pipeline: Path, **generate_keys: Any) -> Recipe:
     })  # fmt: skip
 
 
+def candidates(stage: StageDir) -> list[Candidate]:
+    return [c for _, table in iter_shards(stage) for c in table_to_candidates(table)]
+
+
 def files(run: RunDir) -> dict[str, bytes]:
     return {str(p.relative_to(run.path)): p.read_bytes() for p in sorted(run.path.rglob("*")) if p.is_file()}
 
@@ -38,7 +43,7 @@ def test_candidates_counts_and_repeats(tmp_path: Path, tiny_pipeline: Path) -> N
     assert report.complete and report.counts == {**expected, "new": 8}
     stage = _upstream.find_candidates(recipe, run)
     assert stage.is_complete() and stage.summary()["counts"] == expected
-    assert [c.index for c in iter_candidates(stage)] == [0, 1] * 4
+    assert [c.index for c in candidates(stage)] == [0, 1] * 4
     before = files(run)
     assert not any(str(tmp_path).encode() in data for data in before.values())
     assert generate(recipe, run, Launch(device="cpu")).counts["new"] == 0
@@ -46,7 +51,7 @@ def test_candidates_counts_and_repeats(tmp_path: Path, tiny_pipeline: Path) -> N
     other = RunDir(tmp_path / "other")
     generate(recipe, other, Launch(device="cpu", workers=2, worker=1))
     assert files(other) == before
-    names = [c.prompt_id for c in iter_candidates(stage)]
+    names = [c.prompt_id for c in candidates(stage)]
     assert plan.overlap(recipe, names) == [plan.candidate_source(recipe).prompts[1].id]  # type: ignore[union-attr]
 
 
@@ -99,4 +104,4 @@ def test_import(tmp_path: Path) -> None:
     report = generate(recipe, run, Launch())
     assert report.counts == {"candidates": 4, "pairs": 2, "labelled": 2, "ties": 1, "empty": 0, "new": 4}
     assert report.rejected == {"no image": 1}
-    assert [c.label for c in iter_candidates(_upstream.find_candidates(recipe, run))] == [1.0, 0.0, 0.5, 0.5]
+    assert [c.label for c in candidates(_upstream.find_candidates(recipe, run))] == [1.0, 0.0, 0.5, 0.5]

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aifeedback.errors import UsageError, WeightsError
+from aifeedback.errors import StoreError, UsageError, WeightsError
 from aifeedback.launch import Launch
 from aifeedback.recipe import Recipe
 from aifeedback.records import Candidate
@@ -114,6 +115,25 @@ def test_new_pairing_rescores_nothing(tmp_path: Path, run: RunDir) -> None:
     assert len(run.stages("scores")) == 1
 
 
+def test_new_pairing_reads_no_image(tmp_path: Path, run: RunDir) -> None:
+    made = recipe(tmp_path)
+    stage = generated(made, run)
+    judge(made, run, Launch())
+    for number in (0, 1):
+        (stage.path / shard_name(number)).write_bytes(b"never opened")
+    assert judge(recipe(tmp_path, pairing={"strategy": "all"}), run, Launch()).counts["pairs"] == 12
+
+
+def test_a_run_that_was_judged_without_entries_gets_them(tmp_path: Path, run: RunDir) -> None:
+    made = recipe(tmp_path)
+    generated(made, run)
+    first = judge(made, run, Launch())
+    before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    shutil.rmtree(run.path / "entries")
+    assert judge(made, run, Launch()).counts == {**first.counts, "newly_scored": 0}
+    assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
+
+
 def test_second_scorer_scores_alone_and_tau_is_told(tmp_path: Path, run: RunDir) -> None:
     generated(recipe(tmp_path), run)
     judge(recipe(tmp_path), run, Launch())
@@ -161,6 +181,7 @@ def test_limit_then_whole(tmp_path: Path, run: RunDir) -> None:
     part = judge(made, run, Launch(limit=1))
     assert (part.counts["candidates"], part.counts["pairs"], part.complete) == (6, 2, False)
     assert len(pairs(made, run)) == 2
+    assert _upstream.find_pairs(made, run).is_complete() and not _upstream.is_whole(_upstream.find_pairs(made, run))
     whole = judge(made, run, Launch())
     assert (whole.counts["newly_scored"], whole.counts["pairs"], whole.complete) == (6, 4, True)
     assert len(pairs(made, run)) == 4
@@ -173,6 +194,30 @@ def test_incomplete_candidates_are_judged_as_far_as_they_go(tmp_path: Path, run:
     assert (part.counts["pairs"], part.complete) == (2, False)
     generated(made, run)
     assert judge(made, run, Launch()).counts == {"candidates": 12, "scored": 12, "newly_scored": 6, "pairs": 4}
+
+
+def test_what_generate_adds_meanwhile_is_left_for_the_next_time(
+    tmp_path: Path, run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Candidates that become whole while they are scored: neither scores nor pairs pass for those of all."""
+    made = recipe(tmp_path)
+    generated(made, run, shards=(0,))
+    kept = Panel.score
+
+    def meanwhile(self: Panel, names: Any, images: Any, told: Any) -> Any:
+        generated(made, run)
+        return kept(self, names, images, told)
+
+    monkeypatch.setattr(Panel, "score", meanwhile)
+    part = judge(made, run, Launch())
+    assert (part.counts["pairs"], part.complete) == (2, False)
+    assert not _upstream.find_scores(made, run, "jpeg_size").is_complete()
+    with pytest.raises(UsageError, match="no pairs of this recipe yet"):
+        pairs(made, run)
+    whole = judge(made, run, Launch())
+    assert (whole.counts["newly_scored"], whole.counts["pairs"], whole.complete) == (6, 4, True)
+    assert _upstream.is_whole(_upstream.find_pairs(made, run))
+    assert [prompt for prompt, _ in pairs(made, run)] == PROMPTS
 
 
 def test_damaged_score_shard_is_redone(tmp_path: Path, run: RunDir) -> None:
@@ -195,6 +240,16 @@ def test_truncated_candidates_name_the_file_and_the_way_out(tmp_path: Path, run:
     with pytest.raises(DamagedShard, match=r"shard-00000.parquet: damaged") as caught:
         judge(made, run, Launch())
     assert "repeat the stage that made it" in str(caught.value.hint)
+
+
+def test_a_shard_of_candidates_that_is_gone_is_asked_for(tmp_path: Path, run: RunDir) -> None:
+    made = recipe(tmp_path)
+    stage = generated(made, run)
+    stage.mark_complete({"counts": {"candidates": 12}})
+    (stage.path / shard_name(1)).rename(stage.path / "shard-00001.parquet.damaged")
+    with pytest.raises(StoreError, match="holds 6 candidates, 12 were made") as caught:
+        judge(made, run, Launch())
+    assert caught.value.hint == "repeat: aifb generate"
 
 
 def test_zero_pairs_says_why(tmp_path: Path, run: RunDir, caplog: pytest.LogCaptureFixture) -> None:

@@ -52,8 +52,8 @@ def recipe(tmp_path: Path, pipeline: Path, **training: Any) -> Recipe:
     )
 
 
-def judged(recipe: Recipe, tmp_path: Path, sets: int = len(TEXTS)) -> RunDir:
-    """A run directory as generate and judge would leave it, with `sets` pairs."""
+def judged(recipe: Recipe, tmp_path: Path, sets: int = len(TEXTS), limited: bool = False) -> RunDir:
+    """A run directory as generate and judge would leave it, with `sets` pairs; `limited`: generate is not done."""
     run = RunDir(tmp_path / "run")
     candidates = run.stage("candidates", plan.candidate_facts(recipe, plan.candidate_source(recipe)))
     model = weights_identity(recipe.model.weights)
@@ -64,10 +64,12 @@ def judged(recipe: Recipe, tmp_path: Path, sets: int = len(TEXTS)) -> RunDir:
     write_table(candidates.path / shard_name(0), candidates_to_table(made[:8]))
     write_table(candidates.path / shard_name(1), candidates_to_table(made[8:]))
     candidates.mark_complete({})
+    if limited:
+        (candidates.path / "complete.json").unlink()
     facts = plan.score_facts(recipe, "jpeg_size", plan.scorer_identity(recipe, "jpeg_size"), candidates)
     scores = run.stage("scores", facts)
     scores.mark_complete({})
-    stage = run.stage("pairs", plan.pair_facts(recipe, candidates, {"jpeg_size": scores}))
+    stage = run.stage("pairs", plan.pair_facts(recipe, plan.seen(candidates), {"jpeg_size": plan.seen(scores)}))
     found = [PreferenceSet(p.id, p.text, (1, 0), (1.0, 0.0), 1.0) for p in prompts[:sets]]
     write_table(stage.path / shard_name(0), sets_to_table(found))
     stage.mark_complete({})
@@ -94,6 +96,24 @@ def test_train_encodes_trains_and_is_done_when_repeated(tiny_pipeline: Path, tmp
     counts = encode(chosen, run, LAUNCH).counts
     assert shards[1].read_bytes() == whole
     assert counts["through_vae"] == 12
+
+
+def test_latents_of_fewer_pairs_are_extended(tiny_pipeline: Path, tmp_path: Path) -> None:
+    """As after a damaged shard of pairs was set aside, encoded without, and made again."""
+    chosen = recipe(tmp_path, tiny_pipeline)
+    run = judged(chosen, tmp_path, sets=4)  # the prompts of the first shard of candidates
+    assert encode(chosen, run, LAUNCH).counts["through_vae"] == 8
+    judged(chosen, tmp_path)
+    assert encode(chosen, run, LAUNCH).counts["through_vae"] == 12
+    assert len(list(_upstream.find_latents(chosen, run).path.glob("*.safetensors"))) == 2
+
+
+def test_says_that_the_pairs_are_not_all(tiny_pipeline: Path, tmp_path: Path) -> None:
+    chosen = recipe(tmp_path, tiny_pipeline)
+    assert encode(chosen, judged(chosen, tmp_path), LAUNCH).complete
+    run = judged(chosen, tmp_path, limited=True)
+    assert _upstream.find_pairs(chosen, run).is_complete(), "pairs of what there was are themselves whole"
+    assert not encode(chosen, run, LAUNCH).complete
 
 
 def test_a_global_batch_larger_than_the_pairs_is_refused_with_the_override(tiny_pipeline: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,8 +21,16 @@ IMPORTED = Candidate("p", "a cat", 1, None, b"", 0, 0, "imported", rejected="no 
 def test_candidates(tmp_path: Path) -> None:
     stage = RunDir(tmp_path).stage("candidates", {})
     write_table(stage.path / shard_name(2), tables.candidates_to_table([SAMPLED, IMPORTED]))
-    assert list(tables.iter_candidates(stage)) == [SAMPLED, IMPORTED]
-    assert [number for number, _ in tables.iter_shards(stage)] == [2]
+    ((number, table),) = tables.iter_shards(stage)
+    assert (number, tables.table_to_candidates(table)) == (2, [SAMPLED, IMPORTED])
+
+
+def test_entries_hold_what_pairing_needs() -> None:
+    first, second = tables.table_to_entries(tables.candidates_to_entries([SAMPLED, IMPORTED]))
+    assert first == {"prompt_id": "p", "prompt": "a cat", "index": 0, "rejected": None, "label": None,
+                     "image_digest": hashlib.blake2b(b"png", digest_size=16).hexdigest()}  # fmt: skip
+    assert (second["index"], second["rejected"], second["label"]) == (1, "no image", 0.5)
+    assert first["image_digest"] != second["image_digest"]
 
 
 def test_scores_and_sets() -> None:

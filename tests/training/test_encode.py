@@ -57,3 +57,11 @@ def test_other_sizes_are_scaled_to_cover_and_cut_at_the_centre() -> None:
     broken = Candidate("p", "p", 0, None, b"no image", 40, 20, "imported")
     with pytest.raises(StoreError, match="candidate 0 of prompt p: not a readable image"):
         pixels_of(broken, SIZE)
+
+
+def test_16_bit_grey_is_not_clipped_to_white() -> None:
+    """What a scorer saw is what is encoded: v / 257, not v cut off at 255."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((16, 16), 128 * 257, np.uint16)).save(buffer, "png")
+    grey = Candidate("p", "p", 0, None, buffer.getvalue(), 16, 16, "imported")
+    torch.testing.assert_close(pixels_of(grey, SIZE), torch.full((3, 16, 16), 128 / 127.5 - 1))
