@@ -6,7 +6,7 @@ import logging
 import time
 from pathlib import Path
 
-from aifeedback.errors import StoreError, UsageError
+from aifeedback.errors import UsageError
 from aifeedback.launch import Launch, StageReport
 from aifeedback.pairing import Entry, PairingResult, Rules, pair
 from aifeedback.progress import Progress
@@ -33,7 +33,6 @@ def judge(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
     Raises:
         UsageError: no candidates yet, no scorer named, or aggregate "single" with several.
         WeightsError: a scorer's weights are not there.
-        StoreError: candidates are complete, but a shard of them is gone.
     """
     began = time.monotonic()
     _check(recipe)
@@ -42,8 +41,6 @@ def judge(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
     whole, there = candidates.is_complete(), shard_numbers(candidates.path)
     if not there:
         raise UsageError(f"{candidates.path}: no candidates yet", hint="run first: aifb generate")
-    if whole:
-        _check_all_there(candidates, there)
     asked = launch.offline, launch.allow_code
     panel = Panel(recipe, launch, {name: plan.scorer_identity(recipe, name, *asked) for name in _names(recipe)})
     identities = panel.identities.items()
@@ -82,14 +79,6 @@ def _check(recipe: Recipe) -> None:
             f'judge.pairing.aggregate: "single" takes one scorer, got {len(set(used))}: {", ".join(used)}',
             hint="judge.pairing.aggregate=z_mean (or win_fraction, unanimous)",
         )
-
-
-def _check_all_there(candidates: StageDir, there: list[int]) -> None:
-    """Refuse a complete stage that lost a shard (set aside as damaged, deleted): the rest would pass for the whole."""
-    made: int | None = candidates.summary().get("counts", {}).get("candidates")
-    found = 0 if made is None else sum(count_rows(candidates.path / shard_name(n)) for n in there)
-    if made is not None and found != made:
-        raise StoreError(f"{candidates.path}: holds {found} candidates, {made} were made", hint="repeat: aifb generate")
 
 
 def _limited(recipe: Recipe, numbers: list[int], limit: int | None) -> list[int]:

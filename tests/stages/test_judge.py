@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aifeedback.errors import StoreError, UsageError, WeightsError
+from aifeedback.errors import UsageError, WeightsError
 from aifeedback.launch import Launch
 from aifeedback.recipe import Recipe
 from aifeedback.records import Candidate
@@ -240,16 +240,6 @@ def test_truncated_candidates_name_the_file_and_the_way_out(tmp_path: Path, run:
     with pytest.raises(DamagedShard, match=r"shard-00000.parquet: damaged") as caught:
         judge(made, run, Launch())
     assert "repeat the stage that made it" in str(caught.value.hint)
-
-
-def test_a_shard_of_candidates_that_is_gone_is_asked_for(tmp_path: Path, run: RunDir) -> None:
-    made = recipe(tmp_path)
-    stage = generated(made, run)
-    stage.mark_complete({"counts": {"candidates": 12}})
-    (stage.path / shard_name(1)).rename(stage.path / "shard-00001.parquet.damaged")
-    with pytest.raises(StoreError, match="holds 6 candidates, 12 were made") as caught:
-        judge(made, run, Launch())
-    assert caught.value.hint == "repeat: aifb generate"
 
 
 def test_zero_pairs_says_why(tmp_path: Path, run: RunDir, caplog: pytest.LogCaptureFixture) -> None:
