@@ -152,7 +152,7 @@ def test_ctrl_c_saves_the_state_between_two_steps(tiny_pipeline: Path, tmp_path:
 
 def test_a_non_finite_step_is_skipped_and_counted(tiny_pipeline: Path, tmp_path: Path) -> None:
     # one bad set of 8, 4 per step and no validation: every other step of an epoch meets it
-    loop = make_loop(tiny_pipeline, tmp_path, bad="prompt-3", objective="sft", fraction=0.0, global_batch=4, steps=0)
+    loop = make_loop(tiny_pipeline, tmp_path, bad="prompt3", objective="sft", fraction=0.0, global_batch=4, steps=0)
     loop.schedule = loop_module.Schedule(**{**vars(loop.schedule), "steps": 4})
     loop.state.step = 0
     loop._start = lambda: None  # type: ignore[method-assign]  # the start would refuse a bad latent in its batch

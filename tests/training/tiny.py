@@ -26,7 +26,7 @@ from aifeedback.training.setup import make_accelerator, make_policy, prepare, sa
 from aifeedback.training.step import Learner
 
 SHAPE = (4, 8, 8)
-PROMPTS = [f"prompt-{n}" for n in range(8)]
+PROMPTS = [f"prompt{n}" for n in range(8)]
 SCHEDULE = Schedule(
     seed=0, steps=6, global_batch=5, learning_rate=1e-3, warmup_steps=2, max_grad_norm=1.0, validation_every=3,
     validation_draws=2, checkpoint_every=2, keep_best=False, max_bad_steps=3,
