@@ -95,7 +95,7 @@ def _train(
     if accelerator.is_main_process:
         learner = loop.learner
         with loop.averages.applied():
-            save_model(learner.family, learner.policy, stage.path, best=section.keep == "best")
+            save_model(learner.family, learner.policy, stage.path, vars(state) if section.keep == "best" else None)
         counts = {"steps": state.step, "sets": len(sets[0]), "held_out": len(sets[1]), "skipped_steps": state.skipped}
         best = {"best_step": state.best_step, "best_loss": state.best_loss}
         rejected = {"evaluation prompt": dropped} if dropped else {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from aifeedback.errors import MissingDependency, StoreError
 from aifeedback.seeds import derive_seed
-from aifeedback.training.checkpoint import load_checkpoint, replace_folder
+from aifeedback.training.checkpoint import load_best, replace_folder
 from aifeedback.training.optim import adamw
 from aifeedback.training.policy import Policy, full_policy, lora_policy
 
@@ -83,22 +83,22 @@ def prepare(
     return cast("AcceleratedOptimizer", prepared)
 
 
-def save_model(family: Family, policy: Policy, folder: Path, best: bool) -> None:
+def save_model(family: Family, policy: Policy, folder: Path, best: dict[str, Any] | None) -> None:
     """Write `folder/model`: `pytorch_lora_weights.safetensors`, or the denoiser's own folder.
 
     Args:
         family: knows the layout.
         policy: what was trained.
         folder: of the training.
-        best: take the weights of the best validation loss in place of the last.
+        best: the training's state, to take the weights of the best validation loss that it names; None: the last.
 
     Raises:
-        StoreError: the disk is full or read-only; nothing half written stays.
+        StoreError: the best weights are damaged or gone, or the disk is full or read-only; nothing half written stays.
     """
     from safetensors import SafetensorError
 
-    if best:
-        policy.load(load_checkpoint(folder / "checkpoints" / "best").weights)
+    if best is not None:
+        policy.load(load_best(folder / "checkpoints", best).weights)
     made = folder / ".model.tmp"
     shutil.rmtree(made, ignore_errors=True)
     save = family.save_lora if policy.adapters else family.save_full
