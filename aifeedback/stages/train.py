@@ -24,8 +24,10 @@ log = logging.getLogger(__name__)
 def train(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
     """Train one policy; goes on from the newest checkpoint. Every process of a collective training calls it.
 
+    Another process that trains the same is waited for, and taken over should it die.
+
     Raises:
-        UsageError: no pairs, or fewer than a global batch.
+        UsageError: no pairs, or fewer than a global batch; a precision that the device does not have.
         TrainingDiverged: too many non-finite steps in a row.
         Interrupted: stopped from outside; the state is saved.
     """
@@ -85,11 +87,30 @@ def _train(
     sets: tuple[list[PreferenceSet], list[PreferenceSet]],
     dropped: int,
 ) -> int:
-    """Train to the end and write the model; returns the steps taken now."""
-    from aifeedback.training.setup import make_accelerator, save_model
+    """Train when it is our turn; returns the steps taken now."""
+    from aifeedback.training.setup import make_accelerator
+    from aifeedback.training.turn import turn
 
     section = recipe.train
     accelerator = make_accelerator(pick_device(launch.device), section.precision, section.trackers, stage.path)
+    with turn(accelerator, stage) as ours:
+        return _to_the_end(recipe, launch, stage, paths, sets, dropped, accelerator) if ours else 0
+
+
+def _to_the_end(
+    recipe: Recipe,
+    launch: Launch,
+    stage: StageDir,
+    paths: list[Path],
+    sets: tuple[list[PreferenceSet], list[PreferenceSet]],
+    dropped: int,
+    accelerator: Any,
+) -> int:
+    """Train to the last step and write the model; returns the steps taken now."""
+    from aifeedback.training.setup import save_model, start_trackers
+
+    section = recipe.train
+    start_trackers(accelerator)
     loop = _loop(recipe, launch, stage, paths, sets, accelerator)
     state = loop.run()
     if accelerator.is_main_process:

@@ -33,10 +33,13 @@ def make_accelerator(device: str, precision: str, trackers: Sequence[str], folde
 
     AcceleratorState._reset_state()
     logging = list(trackers) or None
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision, log_with=logging, project_dir=folder)
-    if trackers:
+    return Accelerator(cpu=device == "cpu", mixed_precision=precision, log_with=logging, project_dir=folder)
+
+
+def start_trackers(accelerator: Accelerator) -> None:
+    """Begin the run that the trackers show, where there are any: once it is sure that this process trains."""
+    if accelerator.log_with:
         accelerator.init_trackers("aifeedback")
-    return accelerator
 
 
 def check_trackers(trackers: Sequence[str]) -> None:
