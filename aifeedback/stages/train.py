@@ -32,6 +32,8 @@ def train(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
         Interrupted: stopped from outside; the state is saved.
     """
     began = time.monotonic()
+    if not _is_done(recipe, run, launch):
+        _check(recipe, launch)
     pairs, latents, paths = ensure_latents(recipe, run, launch)
     excluded = _upstream.excluded_prompts(recipe, pairs, launch.offline)
     sets = preference_sets(pairs)
@@ -53,6 +55,22 @@ def train(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
         path=str(stage.path),
         lines=(f"model: {stage.path / 'model'}", f"curves: {stage.path / 'metrics.jsonl'}"),
     )
+
+
+def _is_done(recipe: Recipe, run: RunDir, launch: Launch) -> bool:
+    """Whether there is nothing left to train, so that a repeated call asks nothing of this machine."""
+    try:
+        return _upstream.find_train(recipe, run, launch.offline, launch.allow_code).is_complete()
+    except UsageError:  # a stage before it was not begun
+        return False
+
+
+def _check(recipe: Recipe, launch: Launch) -> None:
+    """Refuse, before anything is encoded, what could not be trained here."""
+    from aifeedback.training.setup import check_precision, check_trackers
+
+    check_trackers(recipe.train.trackers)
+    check_precision(recipe.train.precision, pick_device(launch.device))
 
 
 def _split(

@@ -161,6 +161,19 @@ def test_tensorboard_holds_what_the_metrics_hold(tiny_pipeline: Path, tmp_path: 
     assert len(written) == 2 and len(events.Scalars("validation/loss")) == 2
 
 
+def test_fp16_on_the_cpu_is_refused_before_anything_is_encoded(tiny_pipeline: Path, tmp_path: Path) -> None:
+    chosen = recipe(tmp_path, tiny_pipeline, precision="fp16")
+    run = judged(chosen, tmp_path)
+    with pytest.raises(UsageError, match="fp16 needs a GPU"):
+        train(chosen, run, LAUNCH)
+    assert run.stages("latents") == []
+    latents = encode(chosen, run, LAUNCH)
+    assert latents.complete
+    facts = plan.train_facts(chosen, run.stages("latents")[0], [prompt_of(TEXTS[0]).id])
+    run.stage("train", facts).mark_complete({"counts": {"steps": 2}, "rejected": {}})
+    assert train(chosen, run, LAUNCH).counts == {"steps": 2}, "trained on another machine: nothing to refuse"
+
+
 def test_a_tracker_that_is_not_installed_is_told_before_anything_else(
     tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
