@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,10 @@ from aifeedback.recipe import Recipe, Train
 from aifeedback.records import PreferenceSet
 from aifeedback.stages import _upstream, plan
 from aifeedback.stages._family import load_family, pick_device
-from aifeedback.stages._latents import ensure_latents, preference_sets
+from aifeedback.stages._latents import ensure_latents, micro_batch, preference_sets
 from aifeedback.store.run_dir import RunDir, StageDir
 
-MICRO_BATCH = 16
-log = logging.getLogger(__name__)
+_BACKWARD = 2  # what an image costs in memory, in images sampled: its activations are kept for the gradient
 
 
 def train(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
@@ -182,7 +180,6 @@ def _loop(
         weight_decay=section.weight_decay,
     )
     parameters = plan.settings("objectives", section.objective, section.objectives.get(section.objective, {}))
-    learner = Learner(accelerator, family, policy, objective, parameters, launch.micro_batch or MICRO_BATCH)
     batcher = Batcher(
         LatentStore(paths),
         recipe.seed,
@@ -191,6 +188,8 @@ def _loop(
         section.prompt_dropout,
         objective.arity,
     )
+    size = micro_batch(recipe, launch, family, cost=_BACKWARD * len(batcher.columns(sets[0][0])))
+    learner = Learner(accelerator, family, policy, objective, parameters, size)
     metrics = Metrics(stage.path / "metrics.jsonl", accelerator)
     averages = Averages(policy, section.ema)
     return Loop(learner, optimizer, averages, batcher, *sets, _schedule(recipe.seed, section), stage.path, metrics)

@@ -130,7 +130,7 @@ def checkpoints(folder: Path, kind: str = "step") -> list[Path]:
 def newest_checkpoint(folder: Path, keep_best: bool) -> Checkpoint | None:
     """The newest sound checkpoint; damaged ones are set aside by name.
 
-    With `keep_best` a checkpoint whose best is damaged or gone is not sound either: only an older one leads there again.
+    With `keep_best` a checkpoint whose best is damaged or gone is not sound: only an older one leads there again.
     """
     for path in reversed(checkpoints(folder)):
         try:

@@ -70,9 +70,9 @@ def test_imported_rows_of_a_prompt_are_held_out_together() -> None:
     """Rows of one prompt have the ids p, p-1, p-2 ...; which prompts are held out does not depend on them."""
     rows = [PreferenceSet(s.prompt_id + n, s.prompt, (0, 1), (0.9, 0.1), 0.5) for s in SETS for n in ("", "-1", "-2")]
     training, held = hold_out(rows, 0, 0.25)
-    prompts = {side: {s.prompt_id.partition("-")[0] for s in sets} for side, sets in (("train", training), ("held", held))}
-    assert prompts["train"].isdisjoint(prompts["held"])
-    assert len(held) == 6 and prompts["held"] == {s.prompt_id for s in hold_out(SETS, 0, 0.25)[1]}
+    trained, validated = ({s.prompt_id.partition("-")[0] for s in side} for side in (training, held))
+    assert trained.isdisjoint(validated)
+    assert len(held) == 6 and validated == {s.prompt_id for s in hold_out(SETS, 0, 0.25)[1]}
 
 
 def test_prompts_are_held_out_whole_and_by_their_name() -> None:
