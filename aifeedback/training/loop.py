@@ -156,8 +156,8 @@ class Loop:
     def _start(self) -> None:
         visits = visits_of_step(self.train_sets, self.schedule.seed, 0, self.schedule.global_batch)
         found, expected = self.learner.check_start(visits, self.batcher.training)
-        name = self.learner.objective.__name__
-        log.info("start: %s loss %.6f; its closed form where policy = reference: %.6f", name, found, expected)
+        said = "" if expected is None else f"; its closed form where policy = reference: {expected:.6f}"
+        log.info("start: %s loss %.6f%s", self.learner.objective.__name__, found, said)
         self._validate()
 
     def _milestones(self, stopping: bool) -> None:

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from aifeedback import recipe_io
+from aifeedback.cli import main
 from aifeedback.data.prompts import prompt_of
 from aifeedback.data.weights import weights_identity
 from aifeedback.errors import MissingDependency, UsageError
@@ -31,6 +33,7 @@ from aifeedback.stages.train import train
 from aifeedback.store.candidates import candidates_to_table, sets_to_table
 from aifeedback.store.run_dir import RunDir
 from aifeedback.store.shards import shard_name, write_table
+from aifeedback.training.loop import Loop
 
 TEXTS = [f"a red circle number {n}" for n in range(6)]
 LAUNCH = Launch(device="cpu", offline=True)
@@ -55,7 +58,7 @@ def recipe(tmp_path: Path, pipeline: Path, **training: Any) -> Recipe:
             "generate": {"candidates": 2, "steps": 1, "shard_prompts": 4},
             "judge": {"use": ["jpeg_size"]},
             "train": section,
-            "eval": {"prompts": {"source": str(tmp_path / "held-out.txt")}},
+            "eval": {"prompts": {"source": str(tmp_path / "held-out.txt")}, "use": ["shapes"]},
         }
     )
 
@@ -148,6 +151,28 @@ def test_metrics_hold_a_row_per_step(tiny_pipeline: Path, tmp_path: Path) -> Non
     assert (folder / "model" / "pytorch_lora_weights.safetensors").is_file()
 
 
+def test_ctrl_c_prints_the_command_that_goes_on(
+    tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = recipe(tmp_path, tiny_pipeline, steps=3)
+    run, step = judged(chosen, tmp_path), Loop._step
+    (run.path / "recipe.yaml").write_text(recipe_io.dump(chosen))
+    words = ["train", "--run-dir", str(run.path), "--device", "cpu", "--offline"]
+
+    def interrupted(loop: Loop, stop: Any) -> bool:
+        if loop.state.step == 1:
+            signal.raise_signal(signal.SIGINT)
+        return step(loop, stop)
+
+    monkeypatch.setattr(Loop, "_step", interrupted)
+    assert main(words) == 130
+    said = capsys.readouterr().err
+    assert f"hint: resume: aifb {' '.join(words)}" in said
+    monkeypatch.undo()
+    assert main(words) == 0
+    assert "resuming after step 2 of 3" in capsys.readouterr().err
+
+
 def test_tensorboard_holds_what_the_metrics_hold(tiny_pipeline: Path, tmp_path: Path) -> None:
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     chosen = recipe(tmp_path, tiny_pipeline, trackers=["tensorboard"])
@@ -206,8 +231,13 @@ def test_the_micro_batch_follows_the_size_of_the_images(
 def test_a_preference_set_costs_its_images_and_their_activations(
     tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: str, cost: int
 ) -> None:
-    asked = []
-    monkeypatch.setattr("aifeedback.stages.train.micro_batch", lambda *_, cost: asked.append(cost) or 2)
+    asked: list[int] = []
+
+    def noting(*_: Any, cost: int) -> int:
+        asked.append(cost)
+        return 2
+
+    monkeypatch.setattr("aifeedback.stages.train.micro_batch", noting)
     chosen = recipe(tmp_path, tiny_pipeline, objective=objective, steps=1)
     train(chosen, judged(chosen, tmp_path), LAUNCH)
     assert asked == [cost]
