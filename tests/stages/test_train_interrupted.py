@@ -49,7 +49,8 @@ def test_ctrl_c_prints_the_command_that_goes_on(
 def other(recipe: Recipe, folder: Path) -> subprocess.Popen[bytes]:
     """A process that trains on the run directory of `judged`; it has begun when its first metrics are there."""
     program = (
-        "import sys; from tests.stages.test_train_interrupted import *; "
+        "import sys; from pathlib import Path; from aifeedback.store.run_dir import RunDir; "
+        "from tests.stages.test_train import LAUNCH, Recipe, train; "
         "train(Recipe.model_validate_json(sys.argv[1]), RunDir(Path(sys.argv[2])), LAUNCH)"
     )
     command = [sys.executable, "-c", program, recipe.model_dump_json(by_alias=True), str(folder)]
