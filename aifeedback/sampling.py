@@ -52,10 +52,17 @@ class Settings:
     safety: str = "off"
 
 
-def default_micro_batch(width: int, height: int, device: str) -> int:
-    """Images at a time: a function of size and kind of device alone, for the last bits of an image depend on it."""
-    pixels, most = (1 << 21, 64) if device.startswith("cuda") else (1 << 18, 32)
-    return max(1, min(most, pixels // (width * height)))
+def default_micro_batch(width: int, height: int, device: str, cost: int = 1, most: int | None = None) -> int:
+    """Items at a time: a function of their size and the kind of device alone, for the last bits depend on it.
+
+    Args:
+        width, height: of an image, in pixels.
+        device: "cuda" in front makes eight times as many.
+        cost: memory of an item, in that of an image that is sampled.
+        most: a lower limit than that of sampling.
+    """
+    pixels, limit = (1 << 21, 64) if device.startswith("cuda") else (1 << 18, 32)
+    return max(1, min(limit if most is None else most, pixels // (width * height * cost)))
 
 
 def requests_of(prompts: Sequence[Prompt], candidates: int, seed: int, purpose: str = "candidate") -> list[Request]:

@@ -258,6 +258,19 @@ def test_validate(capsys: pytest.CaptureFixture[str]) -> None:
     assert "known once downloaded" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["train.method=lora", "model.dtype=float16"], "about 19.2 MB"),  # 4.8 M weights; training holds float32
+        (["train.method=full", "train.ema=null"], "about 95.9 MB"),
+        (["train.method=full", "train.ema=0.9"], "reference, averages"),
+    ],
+)
+def test_validate_says_what_training_holds(overrides: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "shapes/dspo", *overrides]) == 0
+    assert said in capsys.readouterr().out
+
+
 def test_cp(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cp", "shapes/dspo", "mine.yaml"]) == 0
     assert main(["show", "mine.yaml"]) == 0

@@ -14,7 +14,6 @@ from aifeedback.launch import Launch
 from aifeedback.recipe import Prompts, Recipe
 
 _BITS_PER_PIXEL = {"png": 12.0, "jpeg": 2.0, "webp": 1.0}  # typical of generated images
-_WIDTH = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 def derived(recipe: Recipe, launch: Launch) -> list[tuple[str, str]]:
@@ -114,15 +113,18 @@ def _size(recipe: Recipe) -> tuple[int | None, int | None]:
 
 
 def _memory(recipe: Recipe) -> str:
-    """Weights, gradients and AdamW's state of the denoiser; activations come on top."""
+    """Weights, gradients and AdamW's state of the denoiser, in float32 as training holds them; activations come on top.
+
+    They are bounded by the default micro-batch, which falls with the size of the images.
+    """
     count = _parameters(recipe)
     if count is None:
         return "known once the model is downloaded"
-    frozen = count * _WIDTH[recipe.model.dtype]
     if recipe.train.method == "full":
-        total, what = count * 16 + frozen, "weights, gradients, AdamW, reference"
+        averages = recipe.train.ema is not None
+        total, what = count * (24 if averages else 20), f"weights, gradients, AdamW, reference{', averages' * averages}"
     else:
-        total, what = frozen, "frozen weights; the adapters are small"
+        total, what = count * 4, "frozen weights; the adapters are small"
     return f"about {_bytes(total)} for training {count / 1e6:,.1f} M parameters ({what}), before activations"
 
 

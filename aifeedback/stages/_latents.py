@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aifeedback.models import Family
 
 MICRO_BATCH = 16
+"""At most, by default: images in encode, preference sets in train."""
 
 
 def ensure_latents(recipe: Recipe, run: RunDir, launch: Launch) -> tuple[StageDir, StageDir, list[Path]]:
@@ -39,6 +40,21 @@ def ensure_latents(recipe: Recipe, run: RunDir, launch: Launch) -> tuple[StageDi
 
 def _paths(stage: StageDir, numbers: list[int]) -> list[Path]:
     return [stage.path / shard_name(n, SUFFIX) for n in numbers]
+
+
+def micro_batch(recipe: Recipe, launch: Launch, family: Family, cost: int = 1) -> int:
+    """Images, or preference sets of a `cost`, in one pass: the launch's, else by size of image and kind of device."""
+    from aifeedback.sampling import default_micro_batch
+
+    if launch.micro_batch is not None:
+        return launch.micro_batch
+    return default_micro_batch(*_size(recipe, family), pick_device(launch.device), cost, MICRO_BATCH)
+
+
+def _size(recipe: Recipe, family: Family) -> tuple[int, int]:
+    """(width, height) that images have or are brought to."""
+    section, (width, height) = recipe.generate, family.default_size
+    return (width, height) if section is None else (section.width or width, section.height or height)
 
 
 def preference_sets(pairs: StageDir) -> list[PreferenceSet]:
@@ -93,15 +109,10 @@ class _Work:
         table = read_table(self.candidates.path / shard_name(number))
         wanted = [c for c in table_to_candidates(table) if (c.prompt_id, c.index) in self.needed]
         family = self._load()
-        size = self._size(family)
-        batch = self.launch.micro_batch or MICRO_BATCH
+        size, batch = _size(self.recipe, family), micro_batch(self.recipe, self.launch, family)
         write_latents(path, encode_candidates(family, wanted, seed=self.recipe.seed, size=size, micro_batch=batch))
         if self._progress is not None:
             self._progress.advance(1)
-
-    def _size(self, family: Family) -> tuple[int, int]:
-        section, (width, height) = self.recipe.generate, family.default_size
-        return (width, height) if section is None else (section.width or width, section.height or height)
 
     def _load(self) -> Family:
         if self._family is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,25 @@ from aifeedback.recipe import Recipe, Train
 from aifeedback.records import PreferenceSet
 from aifeedback.stages import _upstream, plan
 from aifeedback.stages._family import load_family, pick_device
-from aifeedback.stages._latents import ensure_latents, preference_sets
+from aifeedback.stages._latents import ensure_latents, micro_batch, preference_sets
 from aifeedback.store.run_dir import RunDir, StageDir
 
-MICRO_BATCH = 16
-log = logging.getLogger(__name__)
+_BACKWARD = 2  # what an image costs in memory, in images sampled: its activations are kept for the gradient
 
 
 def train(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
     """Train one policy; goes on from the newest checkpoint. Every process of a collective training calls it.
 
+    Another process that trains the same is waited for, and taken over should it die.
+
     Raises:
-        UsageError: no pairs, or fewer than a global batch.
+        UsageError: no pairs, or fewer than a global batch; a precision that the device does not have.
         TrainingDiverged: too many non-finite steps in a row.
         Interrupted: stopped from outside; the state is saved.
     """
     began = time.monotonic()
+    if not _is_done(recipe, run, launch):
+        _check(recipe, launch)
     pairs, latents, paths = ensure_latents(recipe, run, launch)
     excluded = _upstream.excluded_prompts(recipe, pairs, launch.offline)
     sets = preference_sets(pairs)
@@ -51,6 +53,22 @@ def train(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
         path=str(stage.path),
         lines=(f"model: {stage.path / 'model'}", f"curves: {stage.path / 'metrics.jsonl'}"),
     )
+
+
+def _is_done(recipe: Recipe, run: RunDir, launch: Launch) -> bool:
+    """Whether there is nothing left to train, so that a repeated call asks nothing of this machine."""
+    try:
+        return _upstream.find_train(recipe, run, launch.offline, launch.allow_code).is_complete()
+    except UsageError:  # a stage before it was not begun
+        return False
+
+
+def _check(recipe: Recipe, launch: Launch) -> None:
+    """Refuse, before anything is encoded, what could not be trained here."""
+    from aifeedback.training.setup import check_precision, check_trackers
+
+    check_trackers(recipe.train.trackers)
+    check_precision(recipe.train.precision, pick_device(launch.device))
 
 
 def _split(
@@ -85,17 +103,36 @@ def _train(
     sets: tuple[list[PreferenceSet], list[PreferenceSet]],
     dropped: int,
 ) -> int:
-    """Train to the end and write the model; returns the steps taken now."""
-    from aifeedback.training.setup import make_accelerator, save_model
+    """Train when it is our turn; returns the steps taken now."""
+    from aifeedback.training.setup import make_accelerator
+    from aifeedback.training.turn import turn
 
     section = recipe.train
     accelerator = make_accelerator(pick_device(launch.device), section.precision, section.trackers, stage.path)
+    with turn(accelerator, stage) as ours:
+        return _to_the_end(recipe, launch, stage, paths, sets, dropped, accelerator) if ours else 0
+
+
+def _to_the_end(
+    recipe: Recipe,
+    launch: Launch,
+    stage: StageDir,
+    paths: list[Path],
+    sets: tuple[list[PreferenceSet], list[PreferenceSet]],
+    dropped: int,
+    accelerator: Any,
+) -> int:
+    """Train to the last step and write the model; returns the steps taken now."""
+    from aifeedback.training.setup import save_model, start_trackers
+
+    section = recipe.train
+    start_trackers(accelerator)
     loop = _loop(recipe, launch, stage, paths, sets, accelerator)
     state = loop.run()
     if accelerator.is_main_process:
         learner = loop.learner
         with loop.averages.applied():
-            save_model(learner.family, learner.policy, stage.path, best=section.keep == "best")
+            save_model(learner.family, learner.policy, stage.path, vars(state) if section.keep == "best" else None)
         counts = {"steps": state.step, "sets": len(sets[0]), "held_out": len(sets[1]), "skipped_steps": state.skipped}
         best = {"best_step": state.best_step, "best_loss": state.best_loss}
         rejected = {"evaluation prompt": dropped} if dropped else {}
@@ -143,7 +180,6 @@ def _loop(
         weight_decay=section.weight_decay,
     )
     parameters = plan.settings("objectives", section.objective, section.objectives.get(section.objective, {}))
-    learner = Learner(accelerator, family, policy, objective, parameters, launch.micro_batch or MICRO_BATCH)
     batcher = Batcher(
         LatentStore(paths),
         recipe.seed,
@@ -152,6 +188,8 @@ def _loop(
         section.prompt_dropout,
         objective.arity,
     )
+    size = micro_batch(recipe, launch, family, cost=_BACKWARD * len(batcher.columns(sets[0][0])))
+    learner = Learner(accelerator, family, policy, objective, parameters, size)
     metrics = Metrics(stage.path / "metrics.jsonl", accelerator)
     averages = Averages(policy, section.ema)
     return Loop(learner, optimizer, averages, batcher, *sets, _schedule(recipe.seed, section), stage.path, metrics)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from aifeedback.data.preferences import base_id
 from aifeedback.errors import UsageError
 from aifeedback.records import PreferenceSet
 from aifeedback.seeds import derive_seed
@@ -57,11 +58,17 @@ def visits_of_step(sets: Sequence[PreferenceSet], seed: int, step: int, global_b
 def hold_out(
     sets: Sequence[PreferenceSet], seed: int, fraction: float
 ) -> tuple[list[PreferenceSet], list[PreferenceSet]]:
-    """Split sets into training and validation by prompt: at least one prompt on either side where fraction > 0."""
-    prompts = sorted({s.prompt_id for s in sets}, key=lambda name: derive_seed(seed, "validation", name))
+    """Split sets into training and validation by prompt: at least one prompt on either side where fraction > 0.
+
+    Imported rows of one prompt, each a set with an id of its own, stay together.
+    """
+    prompts = sorted({base_id(s.prompt_id) for s in sets}, key=lambda name: derive_seed(seed, "validation", name))
     count = min(max(1, round(fraction * len(prompts))), len(prompts) - 1) if fraction > 0 else 0
     held = set(prompts[:count])
-    return [s for s in sets if s.prompt_id not in held], [s for s in sets if s.prompt_id in held]
+    sides: tuple[list[PreferenceSet], list[PreferenceSet]] = ([], [])
+    for preference in sets:
+        sides[base_id(preference.prompt_id) in held].append(preference)
+    return sides
 
 
 @dataclass(frozen=True)

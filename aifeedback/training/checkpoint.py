@@ -4,7 +4,10 @@ checkpoints/step-000050/weights.safetensors   trainable weights only, fp32
                         averages.safetensors  their moving averages, where train.ema is given
                         optimizer.pt          AdamW's moments (and the loss scale of fp16)
                         state.json            step, best so far, skipped steps; digests of the files above
-checkpoints/best/                             weights of the best validation loss; no optimizer
+checkpoints/best-000040/                      weights of the best validation loss, that of step 40; no optimizer
+
+A best one is written before the first state that names it and removed after the last: whenever a process is killed,
+what a sound step checkpoint names lies there. One process at a time writes here (see turn.py).
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ KEEP = 2  # the newest and the one before it
 
 
 class Checkpoint(NamedTuple):
-    """`weights` and `averages` by parameter name; `optimizer` is None in `best`; `state` is JSON-able."""
+    """`weights` and `averages` by parameter name; `optimizer` is None in a best one; `state` is JSON-able."""
 
     weights: dict[str, Tensor]
     optimizer: dict[str, Any] | None
@@ -114,26 +117,68 @@ def checkpoint_name(step: int) -> str:
     return f"step-{step:06d}"
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints by step, oldest first."""
-    return sorted(p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{6,}", p.name) and p.is_dir())
+def best_name(step: int) -> str:
+    """best-000040"""
+    return f"best-{step:06d}"
 
 
-def newest_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest sound checkpoint; damaged ones are set aside by name."""
+def checkpoints(folder: Path, kind: str = "step") -> list[Path]:
+    """Checkpoints of a kind (`step` or `best`) by step, oldest first."""
+    return sorted(p for p in folder.glob(f"{kind}-*") if re.fullmatch(kind + r"-\d{6,}", p.name) and p.is_dir())
+
+
+def newest_checkpoint(folder: Path, keep_best: bool) -> Checkpoint | None:
+    """The newest sound checkpoint; damaged ones are set aside by name.
+
+    With `keep_best` a checkpoint whose best is damaged or gone is not sound: only an older one leads there again.
+    """
     for path in reversed(checkpoints(folder)):
         try:
-            return load_checkpoint(path)
+            found = load_checkpoint(path)
+            if keep_best and found.state["best_step"] is not None:
+                load_best(folder, found.state)
+            return found
         except StoreError as error:
             log.warning("%s", error.message)
             set_aside(path)
     return None
 
 
-def prune(folder: Path) -> None:
-    """Keep the newest checkpoints only."""
-    for path in checkpoints(folder)[:-KEEP]:
+def load_best(folder: Path, state: dict[str, Any]) -> Checkpoint:
+    """The best checkpoint that a state names.
+
+    Raises:
+        StoreError: none is named, it is damaged or gone, or it is that of another training.
+    """
+    step, hint = state["best_step"], "repeat the command: training goes back to where it was sound"
+    if step is None:
+        raise StoreError(f"{folder}: no validation loss was finite, so none is the best", hint="train.keep=last")
+    path = folder / best_name(step)
+    try:
+        found = load_checkpoint(path)
+    except StoreError as error:
+        raise StoreError(error.message, hint=hint) from error
+    if (there := (found.state["best_step"], found.state["best_loss"])) != (step, state["best_loss"]):
+        wanted = f"expected loss {state['best_loss']} at step {step}"
+        raise StoreError(f"{path}: holds loss {there[1]} at step {there[0]}, {wanted}", hint=hint)
+    return found
+
+
+def prune(folder: Path, best_step: int | None) -> None:
+    """Keep the newest step checkpoints, the best ones that they name and `best_step`; remove what a kill left."""
+    kept = checkpoints(folder)[-KEEP:]
+    named = {best_name(step) for step in (best_step, *map(_best_step, kept)) if step is not None}
+    best = [path for path in checkpoints(folder, "best") if path.name not in named]
+    for path in (*checkpoints(folder)[:-KEEP], *best, *folder.glob(".*.tmp"), *folder.glob(".*.old")):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _best_step(path: Path) -> int | None:
+    try:
+        found: int | None = json.loads((path / "state.json").read_bytes())["best_step"]
+    except (OSError, ValueError, KeyError):  # damaged: it will be set aside, and needs no best
+        return None
+    return found
 
 
 def _digest(data: bytes) -> str:

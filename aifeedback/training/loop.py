@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,10 +18,18 @@ from aifeedback.progress import Progress
 from aifeedback.records import PreferenceSet
 from aifeedback.training.averages import Averages
 from aifeedback.training.batches import Batcher, Visit, visits_of_step
-from aifeedback.training.checkpoint import Checkpoint, checkpoint_name, newest_checkpoint, prune, save_checkpoint
+from aifeedback.training.checkpoint import (
+    Checkpoint,
+    best_name,
+    checkpoint_name,
+    newest_checkpoint,
+    prune,
+    save_checkpoint,
+)
 from aifeedback.training.metrics import Metrics
 from aifeedback.training.optim import learning_rate_at, set_learning_rate
 from aifeedback.training.step import Learner
+from aifeedback.training.stopping import StopFlag
 
 if TYPE_CHECKING:
     from accelerate.optimizer import AcceleratedOptimizer
@@ -34,7 +39,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how often; everything here determines the result."""
+    """How long and how often; everything here but `checkpoint_every` determines the result."""
 
     seed: int
     steps: int
@@ -89,7 +94,7 @@ class Loop:
             self._start()
         left = self.schedule.steps - self.state.step
         progress = Progress(left, "steps", "train") if self.learner.accelerator.is_main_process else None
-        with _StopFlag() as stop, progress or nullcontext():
+        with StopFlag() as stop, progress or nullcontext():
             while self.state.step < self.schedule.steps:
                 stopping = self._step(stop)
                 if progress:
@@ -97,14 +102,13 @@ class Loop:
                 self._milestones(stopping)
                 if stopping and self.state.step < self.schedule.steps:
                     raise Interrupted(
-                        f"train: stopped after step {self.state.step} of {self.schedule.steps}; the state is saved",
-                        hint="repeat the command to go on from there",
-                    )
+                        f"train: stopped after step {self.state.step} of {self.schedule.steps}; the state is saved"
+                    )  # no hint: the command line knows the command that goes on from there
         return self.state
 
     # --- one step
 
-    def _step(self, stop: _StopFlag) -> bool:
+    def _step(self, stop: StopFlag) -> bool:
         """Take a step or skip it; returns whether any process was asked to stop."""
         began, schedule = time.perf_counter(), self.schedule
         accelerator = self.learner.accelerator
@@ -152,8 +156,8 @@ class Loop:
     def _start(self) -> None:
         visits = visits_of_step(self.train_sets, self.schedule.seed, 0, self.schedule.global_batch)
         found, expected = self.learner.check_start(visits, self.batcher.training)
-        name = self.learner.objective.__name__
-        log.info("start: %s loss %.6f; its closed form where policy = reference: %.6f", name, found, expected)
+        said = "" if expected is None else f"; its closed form where policy = reference: {expected:.6f}"
+        log.info("start: %s loss %.6f%s", self.learner.objective.__name__, found, said)
         self._validate()
 
     def _milestones(self, stopping: bool) -> None:
@@ -178,7 +182,7 @@ class Loop:
             state.best_loss, state.best_step = loss, state.step
             if self.schedule.keep_best:
                 kept = self.averages.weights() or self.learner.policy.weights()
-                self._write_checkpoint("best", Checkpoint(kept, None, vars(state)))
+                self._write_checkpoint(best_name(state.step), Checkpoint(kept, None, vars(state)))
 
     # --- files
 
@@ -200,15 +204,15 @@ class Loop:
         if self.learner.accelerator.is_main_process:
             self.metrics.flush()
             save_checkpoint(self._checkpoints, name, checkpoint)
-            prune(self._checkpoints)
+            prune(self._checkpoints, self.state.best_step)
         self.learner.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
         accelerator = self.learner.accelerator
         if accelerator.is_main_process:  # damaged ones are set aside by one process only
-            newest_checkpoint(self._checkpoints)
+            newest_checkpoint(self._checkpoints, self.schedule.keep_best)
         accelerator.wait_for_everyone()
-        found = newest_checkpoint(self._checkpoints)
+        found = newest_checkpoint(self._checkpoints, self.schedule.keep_best)
         if found is not None:
             assert found.optimizer is not None
             self.learner.policy.load(found.weights)
@@ -219,27 +223,3 @@ class Loop:
             self.averages.load(found.averages, self.state.step - self.state.skipped)
             log.info("resuming after step %d of %d", self.state.step, self.schedule.steps)
         self.metrics.truncate(self.state.step, resumed=found is not None)
-
-
-class _StopFlag:
-    """Ctrl-C and SIGTERM ask; the loop stops between two steps, where the state is whole. A second one breaks off."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _StopFlag:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, _: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        log.info("stopping after this step ...")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from aifeedback.errors import MissingDependency, StoreError
+from aifeedback.errors import MissingDependency, StoreError, UsageError
 from aifeedback.seeds import derive_seed
-from aifeedback.training.checkpoint import load_checkpoint, replace_folder
+from aifeedback.training.checkpoint import load_best, replace_folder
 from aifeedback.training.optim import adamw
 from aifeedback.training.policy import Policy, full_policy, lora_policy
 
@@ -26,17 +27,47 @@ def make_accelerator(device: str, precision: str, trackers: Sequence[str], folde
 
     Raises:
         MissingDependency: a tracker is not installed.
+        UsageError: a precision that the device does not have; one card for several processes.
     """
     check_trackers(trackers)
+    check_precision(precision, device)
+    _choose_card(device)
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state()
     logging = list(trackers) or None
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision, log_with=logging, project_dir=folder)
-    if trackers:
+    return Accelerator(cpu=device == "cpu", mixed_precision=precision, log_with=logging, project_dir=folder)
+
+
+def start_trackers(accelerator: Accelerator) -> None:
+    """Begin the run that the trackers show, where there are any: once it is sure that this process trains."""
+    if accelerator.log_with:
         accelerator.init_trackers("aifeedback")
-    return accelerator
+
+
+def _choose_card(device: str) -> None:
+    """Make `cuda:1` the current device: accelerate takes the current one, or by its rank among several processes."""
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not number:
+        return
+    if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        message = f"--device {device}: names one card, but {processes} processes train on one each"
+        raise UsageError(message, hint="--device cuda, with CUDA_VISIBLE_DEVICES to choose the cards")
+    import torch
+
+    torch.cuda.set_device(int(number))
+
+
+def check_precision(precision: str, device: str) -> None:
+    """Refuse fp16 where only the CPU computes: it would be trained in float32 without a word.
+
+    Raises:
+        UsageError: with what to set instead.
+    """
+    if precision == "fp16" and device.partition(":")[0] == "cpu":
+        message = f"train.precision: fp16 needs a GPU, and training runs on {device} here"
+        raise UsageError(message, hint="train.precision=no or bf16, or another --device")
 
 
 def check_trackers(trackers: Sequence[str]) -> None:
@@ -83,22 +114,22 @@ def prepare(
     return cast("AcceleratedOptimizer", prepared)
 
 
-def save_model(family: Family, policy: Policy, folder: Path, best: bool) -> None:
+def save_model(family: Family, policy: Policy, folder: Path, best: dict[str, Any] | None) -> None:
     """Write `folder/model`: `pytorch_lora_weights.safetensors`, or the denoiser's own folder.
 
     Args:
         family: knows the layout.
         policy: what was trained.
         folder: of the training.
-        best: take the weights of the best validation loss in place of the last.
+        best: the training's state, to take the weights of the best validation loss that it names; None: the last.
 
     Raises:
-        StoreError: the disk is full or read-only; nothing half written stays.
+        StoreError: the best weights are damaged or gone, or the disk is full or read-only; nothing half written stays.
     """
     from safetensors import SafetensorError
 
-    if best:
-        policy.load(load_checkpoint(folder / "checkpoints" / "best").weights)
+    if best is not None:
+        policy.load(load_best(folder / "checkpoints", best).weights)
     made = folder / ".model.tmp"
     shutil.rmtree(made, ignore_errors=True)
     save = family.save_lora if policy.adapters else family.save_full

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from aifeedback.errors import AIFeedbackError
-from aifeedback.objectives import Objective, Predictions, errors
+from aifeedback.objectives import Objective, Predictions, errors, reference_errors
 from aifeedback.training.batches import Batch, Visit
 from aifeedback.training.policy import Policy
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 Fetch = Callable[[Sequence[Visit]], Batch]
 CLOSED_FORM_TOLERANCE = 0.02
+"""Of the mean loss at the start, relative."""
+SAME_ERROR = {"no": 1e-4, "bf16": 1e-3, "fp16": 1e-3}
+"""By precision: how far the errors of two equal networks on one item may be apart, relative. On the CPU they are equal
+bit by bit; a GPU may choose other kernels for the second call."""
 
 
 @dataclass(frozen=True)
@@ -93,27 +98,41 @@ class Learner:
         return dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
 
     @torch.no_grad()
-    def check_start(self, visits: Sequence[Visit], fetch: Fetch) -> tuple[float, float]:
-        """Mean loss before the first step, and what its closed form says where policy == reference.
+    def check_start(self, visits: Sequence[Visit], fetch: Fetch) -> tuple[float, float | None]:
+        """Mean loss before the first step, and its closed form where policy == reference; None without a reference.
 
         Raises:
-            AIFeedbackError: they differ: the two do not run through the same path.
+            AIFeedbackError: the loss is not finite; or policy and reference, which are equal yet, do not run through
+                the same path: their errors differ, or the loss is not its closed form.
         """
         statistic = self._statistic(visits, fetch)
         sums = _Sums()
         for chunk, present in self._chunks(visits):
             p = self.predictions(fetch(chunk), statistic)
-            value = self.objective(p, **self.parameters).value
-            sums.add({"found": value, "expected": self.objective.at_reference(errors(p.policy, p.target))}, present)
-        means = self._mean(sums, len(visits))
-        found, expected = means["found"].item(), means["expected"].item()
-        if not abs(found - expected) <= CLOSED_FORM_TOLERANCE * max(1.0, abs(expected)):
-            raise AIFeedbackError(
-                f"train: before the first step the loss of {self.objective.__name__} is {found:.6g}, "
-                f"but where policy and reference are equal it is {expected:.6g}",
-                hint="a non-finite latent, or a model whose two forward passes differ (dropout?)",
-            )
-        return found, expected
+            error = errors(p.policy, p.target)
+            apart = torch.zeros_like(error) if p.reference is None else self._apart(error, reference_errors(p))
+            value, closed = self.objective(p, **self.parameters).value, self.objective.at_reference(error)
+            sums.add({"found": value, "expected": closed, "apart": apart.amax(-1)}, present)
+        found, expected, apart_share = self._mean(sums, len(visits)).values()
+        self._judge_start(found.item(), expected.item(), round(apart_share.item() * len(visits)), len(visits))
+        return found.item(), expected.item() if self.objective.needs_reference else None
+
+    def _apart(self, error: Tensor, reference_error: Tensor) -> Tensor:
+        """1 where the errors (B, K) of policy and reference are not the same, else 0."""
+        same = (error - reference_error).abs() <= SAME_ERROR[self.accelerator.mixed_precision] * reference_error
+        return 1.0 - same.to(error.dtype)
+
+    def _judge_start(self, found: float, expected: float, apart: int, count: int) -> None:
+        loss = f"train: before the first step the loss of {self.objective.__name__} is {found:.6g}"
+        if not math.isfinite(found):
+            raise AIFeedbackError(loss, hint="a non-finite latent, text embedding or weight")
+        hint = "a model whose two forward passes differ (dropout?), or adapters that do not start at zero"
+        if apart:
+            message = f"{loss}, and policy and reference, equal yet, err differently on {apart} of {count} sets"
+            raise AIFeedbackError(message, hint=hint)
+        if self.objective.needs_reference and abs(found - expected) > CLOSED_FORM_TOLERANCE * abs(expected):
+            message = f"{loss}, but where policy and reference are equal it is {expected:.6g}"
+            raise AIFeedbackError(message, hint=f"{hint}; or an objective whose at_reference is another one")
 
     def _chunks(self, visits: Sequence[Visit]) -> Iterator[tuple[Sequence[Visit], float]]:
         """This process's micro-batches and their weight: 0 for the stand-in of a process that has no item."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from aifeedback.launch import Launch
 from aifeedback.recipe import Recipe
 from aifeedback.records import Candidate, PreferenceSet
 from aifeedback.stages import _upstream, plan
+from aifeedback.stages._latents import micro_batch
 from aifeedback.stages.encode import encode
 from aifeedback.stages.train import train
 from aifeedback.store.candidates import candidates_to_table, sets_to_table
@@ -47,7 +49,7 @@ def recipe(tmp_path: Path, pipeline: Path, **training: Any) -> Recipe:
             "generate": {"candidates": 2, "steps": 1, "shard_prompts": 4},
             "judge": {"use": ["jpeg_size"]},
             "train": section,
-            "eval": {"prompts": {"source": str(tmp_path / "held-out.txt")}},
+            "eval": {"prompts": {"source": str(tmp_path / "held-out.txt")}, "use": ["shapes"]},
         }
     )
 
@@ -173,6 +175,61 @@ def test_tensorboard_holds_what_the_metrics_hold(tiny_pipeline: Path, tmp_path: 
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert written == [(row["step"], pytest.approx(row["loss"])) for row in rows if row["split"] == "train"]
     assert len(written) == 2 and len(events.Scalars("validation/loss")) == 2
+
+
+def test_fp16_on_the_cpu_is_refused_before_anything_is_encoded(tiny_pipeline: Path, tmp_path: Path) -> None:
+    chosen = recipe(tmp_path, tiny_pipeline, precision="fp16")
+    run = judged(chosen, tmp_path)
+    with pytest.raises(UsageError, match="fp16 needs a GPU"):
+        train(chosen, run, LAUNCH)
+    assert run.stages("latents") == []
+    latents = encode(chosen, run, LAUNCH)
+    assert latents.complete
+    facts = plan.train_facts(chosen, run.stages("latents")[0], [prompt_of(TEXTS[0]).id])
+    run.stage("train", facts).mark_complete({"counts": {"steps": 2}, "rejected": {}})
+    assert train(chosen, run, LAUNCH).counts == {"steps": 2}, "trained on another machine: nothing to refuse"
+
+
+@pytest.mark.parametrize(
+    ("side", "device", "cost", "expected"),
+    [
+        (64, "cpu", 4, 16),  # pairs of the shipped recipes
+        (64, "cpu", 2, 16),  # sft
+        (64, "cpu", 1, 16),  # encode
+        (64, "cuda", 4, 16),
+        (512, "cuda", 4, 2),  # SD1.5 in float32 on 24 GB
+        (512, "cuda:1", 1, 8),
+        (512, "cpu", 4, 1),
+        (1024, "cuda", 4, 1),
+    ],
+)
+def test_the_micro_batch_follows_the_size_of_the_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, device: str, cost: int, expected: int
+) -> None:
+    monkeypatch.setattr("aifeedback.stages._latents.pick_device", lambda name: name)
+    chosen = recipe(tmp_path, tmp_path)
+    family: Any = SimpleNamespace(default_size=(side, side))
+    assert micro_batch(chosen, Launch(device=device), family, cost) == expected
+    assert micro_batch(chosen, Launch(device=device, micro_batch=5), family, cost) == 5
+    assert chosen.generate
+    wide = chosen.model_copy(update={"generate": chosen.generate.model_copy(update={"width": 4 * side})})
+    assert micro_batch(wide, Launch(device=device), family, cost) <= expected
+
+
+@pytest.mark.parametrize(("objective", "cost"), [("dpo", 4), ("sft", 2)])
+def test_a_preference_set_costs_its_images_and_their_activations(
+    tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: str, cost: int
+) -> None:
+    asked: list[int] = []
+
+    def noting(*_: Any, cost: int) -> int:
+        asked.append(cost)
+        return 2
+
+    monkeypatch.setattr("aifeedback.stages.train.micro_batch", noting)
+    chosen = recipe(tmp_path, tiny_pipeline, objective=objective, steps=1)
+    train(chosen, judged(chosen, tmp_path), LAUNCH)
+    assert asked == [cost]
 
 
 def test_a_tracker_that_is_not_installed_is_told_before_anything_else(

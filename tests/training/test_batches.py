@@ -66,6 +66,15 @@ def test_the_arity_chooses_the_columns(store: LatentStore) -> None:
         batcher(store).columns(PreferenceSet("p", "p", (2,), (1.0,), 0.0))
 
 
+def test_imported_rows_of_a_prompt_are_held_out_together() -> None:
+    """Rows of one prompt have the ids p, p-1, p-2 ...; which prompts are held out does not depend on them."""
+    rows = [PreferenceSet(s.prompt_id + n, s.prompt, (0, 1), (0.9, 0.1), 0.5) for s in SETS for n in ("", "-1", "-2")]
+    training, held = hold_out(rows, 0, 0.25)
+    trained, validated = ({s.prompt_id.partition("-")[0] for s in side} for side in (training, held))
+    assert trained.isdisjoint(validated)
+    assert len(held) == 6 and validated == {s.prompt_id for s in hold_out(SETS, 0, 0.25)[1]}
+
+
 def test_prompts_are_held_out_whole_and_by_their_name() -> None:
     twice = [*SETS, *(PreferenceSet(s.prompt_id, s.prompt, (1, 2), (0.9, 0.1), 0.5) for s in SETS)]
     training, held = hold_out(twice, 0, 0.25)

@@ -47,5 +47,5 @@ def test_model(error: Exception, tmp_path: Path) -> None:
     family: Any = SimpleNamespace(save_full=save)
     policy: Any = SimpleNamespace(adapters=False, module=None)
     with pytest.raises(StoreError, match="model: cannot be written"):
-        save_model(family, policy, tmp_path, best=False)
+        save_model(family, policy, tmp_path, best=None)
     assert list(tmp_path.iterdir()) == []

@@ -26,7 +26,7 @@ def test_plain_diffusers_loads_the_model_and_gives_the_same_images(
 ) -> None:
     loop = make_loop(tiny_pipeline, tmp_path, method=method, steps=2, learning_rate=0.05)
     loop.run()
-    save_model(loop.learner.family, loop.learner.policy, tmp_path, best=False)
+    save_model(loop.learner.family, loop.learner.policy, tmp_path, best=None)
     base = StableDiffusionPipeline.from_pretrained(tiny_pipeline)
     untrained = images(base)
     in_place = StableDiffusionPipeline.from_pretrained(tiny_pipeline, unet=loop.learner.policy.module)

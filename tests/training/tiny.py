@@ -1,11 +1,14 @@
 """A training small enough for tests, from plain arguments; also a program, to be started by several processes.
 
-python -m tests.training.tiny PIPELINE FOLDER '{"objective": "dpo", ...}'
+python -m tests.training.tiny PIPELINE FOLDER '{"objective": "dpo", ...}' [N: kill -9 itself after its N-th rename]
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +29,7 @@ from aifeedback.training.setup import make_accelerator, make_policy, prepare, sa
 from aifeedback.training.step import Learner
 
 SHAPE = (4, 8, 8)
-PROMPTS = [f"prompt-{n}" for n in range(8)]
+PROMPTS = [f"prompt{n}" for n in range(8)]
 SCHEDULE = Schedule(
     seed=0, steps=6, global_batch=5, learning_rate=1e-3, warmup_steps=2, max_grad_norm=1.0, validation_every=3,
     validation_draws=2, checkpoint_every=2, keep_best=False, max_bad_steps=3,
@@ -98,9 +101,32 @@ def losses(folder: Path, split: str = "train") -> list[float]:
     return [row["loss"] for row in rows(folder, split)]
 
 
+def save(loop: Loop) -> None:
+    """Write the model as the stage does."""
+    with loop.averages.applied():
+        save_model(
+            loop.learner.family, loop.learner.policy, loop.folder, vars(loop.state) if loop.schedule.keep_best else None
+        )
+
+
+def killed_after(renames: int) -> None:
+    """From now on this process dies by kill -9 right after so many renames."""
+    rename, done = Path.rename, itertools.count(1)
+
+    def counted(path: Path, target: Path) -> Path:
+        moved = rename(path, target)
+        if next(done) == renames:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return moved
+
+    Path.rename = counted  # type: ignore[method-assign, assignment]
+
+
 if __name__ == "__main__":
+    for count in sys.argv[4:]:
+        killed_after(int(count))
     loop = make_loop(Path(sys.argv[1]), Path(sys.argv[2]), **json.loads(sys.argv[3]))
     loop.run()
     if loop.learner.accelerator.is_main_process:
-        save_model(loop.learner.family, loop.learner.policy, loop.folder, best=False)
+        save(loop)
     loop.learner.accelerator.end_training()
