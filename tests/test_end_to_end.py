@@ -222,10 +222,10 @@ def test_what_was_made_of_a_part_says_so(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(reference, run)
-    downstream = ("encode", "eval")
-    assert [r.complete for r in pipeline.run(load(recipe_file), run, LAUNCH, downstream)] == [True, True]
+    downstream = ("encode", "train", "eval")
+    assert [r.complete for r in pipeline.run(load(recipe_file), run, LAUNCH, downstream)] == [True] * 3
     monkeypatch.setattr("aifeedback.stages._upstream.is_whole", lambda pairs: False)
-    assert [r.complete for r in pipeline.run(load(recipe_file), run, LAUNCH, downstream)] == [False, False]
+    assert [r.complete for r in pipeline.run(load(recipe_file), run, LAUNCH, downstream)] == [False] * 3
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

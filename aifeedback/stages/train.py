@@ -49,7 +49,7 @@ def train(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
         rejected=summary["rejected"],
         seconds=seconds,
         per_second=taken * recipe.train.global_batch / max(seconds, 1e-9),
-        complete=pairs.is_complete(),
+        complete=_upstream.is_whole(pairs),
         path=str(stage.path),
         lines=(f"model: {stage.path / 'model'}", f"curves: {stage.path / 'metrics.jsonl'}"),
     )
