@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from aifeedback import plugins
@@ -22,14 +23,18 @@ def load_family(recipe: Recipe, launch: Launch, dtype: str | None = None, device
         revision=model.revision,
         variant=model.variant,
         dtype=dtype or model.dtype,
-        device=device or pick_device(launch.device),
+        device=device or pick_device(launch.device, launch.worker),
         offline=launch.offline,
     )
     return family
 
 
-def pick_device(name: str) -> str:
-    """`auto` is CUDA where there is one, else the CPU.
+def pick_device(name: str, worker: int = 0) -> str:
+    """`auto` is CUDA where there is one, else the CPU; of several GPUs each process takes its own in turn.
+
+    Args:
+        name: `auto`, or a device as torch names it, which is taken as it is.
+        worker: the number of this worker; in a collective training LOCAL_RANK counts in its place.
 
     Raises:
         UsageError: a device that torch does not find here.
@@ -38,8 +43,20 @@ def pick_device(name: str) -> str:
 
     kind, _, number = name.partition(":")
     if kind == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        return f"cuda:{int(os.environ.get('LOCAL_RANK', worker)) % found}" if found else "cpu"
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(kind, 1)
     if int(number or 0) >= count:
         raise UsageError(f"--device {name}: torch finds {count} {kind} devices here", hint="see `aifb doctor`")
     return name
+
+
+def check_precision(precision: str, device: str) -> None:
+    """Refuse a training precision that the launch's device cannot do.
+
+    Raises:
+        UsageError: fp16 on the CPU, which has no half-precision autocast with a loss scaler.
+    """
+    if precision == "fp16" and pick_device(device) == "cpu":
+        hint = "train.precision=bf16, or train.precision=no; or a machine with a GPU (see `aifb doctor`)"
+        raise UsageError("train.precision: fp16 needs a GPU, found the device cpu", hint=hint)

@@ -11,7 +11,7 @@ from aifeedback.progress import Progress
 from aifeedback.recipe import Recipe
 from aifeedback.records import PreferenceSet
 from aifeedback.stages import _upstream, plan
-from aifeedback.stages._family import load_family, pick_device
+from aifeedback.stages._family import load_family
 from aifeedback.store.candidates import iter_shards, table_to_candidates, table_to_sets
 from aifeedback.store.latents import SUFFIX, Key, LatentStore, check_latents, write_latents
 from aifeedback.store.run_dir import RunDir, StageDir
@@ -92,6 +92,5 @@ class _Work:
 
     def _load(self) -> Family:
         if self._family is None:
-            device = self.launch.device
-            self._family = load_family(self.recipe, self.launch, device=pick_device(device))
+            self._family = load_family(self.recipe, self.launch)
         return self._family

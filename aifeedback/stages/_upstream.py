@@ -8,6 +8,7 @@ from aifeedback import plugins
 from aifeedback.errors import UsageError
 from aifeedback.recipe import Recipe
 from aifeedback.stages import plan
+from aifeedback.stages._family import check_precision
 from aifeedback.store.candidates import iter_shards
 from aifeedback.store.run_dir import RunDir, StageDir
 
@@ -54,12 +55,14 @@ def excluded_prompts(recipe: Recipe, pairs: StageDir, offline: bool = False) -> 
     return plan.overlap(recipe, names, offline)
 
 
-def look_ahead(recipe: Recipe, offline: bool = False, allow_code: bool = False) -> None:
-    """Find everything that the stages of a recipe will read, before the first of them begins hours of work.
+def look_ahead(recipe: Recipe, offline: bool = False, allow_code: bool = False, device: str = "auto") -> None:
+    """Find everything that the stages of a recipe will need, before the first of them begins hours of work.
 
     Raises:
-        UsageError, WeightsError, MissingDependency: prompts, weights, a plug-in or a tracker that is not there.
+        UsageError, WeightsError, MissingDependency: prompts, weights, a plug-in or a tracker that is not there, or a
+            precision that the device cannot do.
     """
+    check_precision(recipe.train.precision, device)
     plan.candidate_source(recipe, offline)
     plan.eval_prompts(recipe, offline)
     plan.model_identity(recipe, offline)
