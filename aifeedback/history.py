@@ -32,7 +32,7 @@ def kept_recipe(recipe: Recipe, run_dir: Path, done: Sequence[StageReport]) -> I
     A recipe that a stage refuses does not stay: the earlier one comes back; where there was none, it goes unless a
     stage is `done`. It stays under `recipes/` where a stage is.
     """
-    path, own = run_dir / RECIPE, run_dir / RECIPES / f"{digest(_text(recipe))}.yaml"
+    path, own = run_dir / RECIPE, kept_as(recipe, run_dir)
     before, known = path.read_bytes() if path.is_file() else None, own.is_file()
     keep_recipe(recipe, run_dir)
     try:
@@ -48,10 +48,15 @@ def kept_recipe(recipe: Recipe, run_dir: Path, done: Sequence[StageReport]) -> I
         raise
 
 
+def kept_as(recipe: Recipe, run_dir: Path) -> Path:
+    """Where a recipe that is played stays, whichever is played after it."""
+    return run_dir / RECIPES / f"{digest(_text(recipe))}.yaml"
+
+
 def keep_recipe(recipe: Recipe, run_dir: Path) -> None:
     """Write a recipe into a run directory."""
     data = _text(recipe).encode()
-    for path in (run_dir / RECIPES / f"{digest(data.decode())}.yaml", run_dir / RECIPE):
+    for path in (kept_as(recipe, run_dir), run_dir / RECIPE):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             same = path.is_file() and path.read_bytes() == data
