@@ -38,11 +38,12 @@ def kept_recipe(recipe: Recipe, run_dir: Path, done: Sequence[StageReport]) -> I
     try:
         yield
     except _REFUSALS:
-        if before is not None and before != path.read_bytes():
+        stands = path.is_file() and path.read_text("utf-8") == _text(recipe)  # none other was played meanwhile
+        if stands and before is not None and before != path.read_bytes():
             atomic_write(path, before)
             _log.warning("%s: as it was before this command", path)
-        elif before is None and not done:
-            path.unlink(missing_ok=True)
+        elif stands and before is None and not done:
+            path.unlink()
         if not known and not done:
             own.unlink(missing_ok=True)
         raise

@@ -123,6 +123,17 @@ def test_a_refused_recipe_of_a_new_run_stays_once_something_was_made(
         assert (tmp_path / "recipe.yaml").exists() == stays
 
 
+@pytest.mark.parametrize("new", [True, False])
+def test_a_refused_recipe_leaves_what_was_played_meanwhile(new: bool, recipe: Recipe, tmp_path: Path) -> None:
+    other = recipe_io.load("shapes/dspo", ["seed=5"])
+    if not new:
+        history.keep_recipe(recipe_io.load("shapes/dspo", ["seed=6"]), tmp_path)
+    with pytest.raises(UsageError), history.kept_recipe(recipe, tmp_path, []):
+        history.keep_recipe(other, tmp_path)
+        raise UsageError("refused")
+    assert recipe_io.load(tmp_path / "recipe.yaml") == other
+
+
 def test_an_interrupted_recipe_stays(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(monkeypatch, "generate", StoreError("full"))
     with pytest.raises(StoreError):
