@@ -29,12 +29,13 @@ def load_family(recipe: Recipe, launch: Launch, dtype: str | None = None, device
     return family
 
 
-def pick_device(name: str, worker: int = 0) -> str:
-    """`auto` is CUDA where there is one, else the CPU; of several GPUs each process takes its own in turn.
+def pick_device(name: str, worker: int | None = None) -> str:
+    """`auto` is CUDA where there is one, else the CPU; of several GPUs each worker takes its own in turn.
 
     Args:
         name: `auto`, or a device as torch names it, which is taken as it is.
-        worker: the number of this worker; in a collective training LOCAL_RANK counts in its place.
+        worker: the number of this worker; in a collective training LOCAL_RANK counts in its place. None leaves the
+            choice among GPUs to the library (accelerate's is by rank).
 
     Raises:
         UsageError: a device that torch does not find here.
@@ -43,8 +44,10 @@ def pick_device(name: str, worker: int = 0) -> str:
 
     kind, _, number = name.partition(":")
     if kind == "auto":
-        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        return f"cuda:{int(os.environ.get('LOCAL_RANK', worker)) % found}" if found else "cpu"
+        if not torch.cuda.is_available():
+            return "cpu"
+        own = None if worker is None else int(os.environ.get("LOCAL_RANK", worker))
+        return "cuda" if own is None else f"cuda:{own % torch.cuda.device_count()}"
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(kind, 1)
     if int(number or 0) >= count:
         raise UsageError(f"--device {name}: torch finds {count} {kind} devices here", hint="see `aifb doctor`")

@@ -28,7 +28,8 @@ def test_each_process_takes_a_gpu_of_its_own(four_gpus: None, monkeypatch: pytes
     assert [pick_device("auto", worker) for worker in (0, 1, 3, 5)] == ["cuda:0", "cuda:1", "cuda:3", "cuda:1"]
     assert pick_device("cuda:2", 1) == "cuda:2"
     monkeypatch.setenv("LOCAL_RANK", "2")
-    assert pick_device("auto") == "cuda:2"
+    assert pick_device("auto", 0) == "cuda:2"
+    assert pick_device("auto") == "cuda", "accelerate chooses by rank"
 
 
 def test_workers_load_models_and_scorers_on_it(four_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
