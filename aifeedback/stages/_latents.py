@@ -11,7 +11,7 @@ from aifeedback.progress import Progress
 from aifeedback.recipe import Recipe
 from aifeedback.records import PreferenceSet
 from aifeedback.stages import _upstream, plan
-from aifeedback.stages._family import load_family
+from aifeedback.stages._family import load_family, pick_device
 from aifeedback.store.candidates import iter_shards, table_to_candidates, table_to_sets
 from aifeedback.store.latents import SUFFIX, Key, LatentStore, check_latents, write_latents
 from aifeedback.store.run_dir import RunDir, StageDir
@@ -92,5 +92,6 @@ class _Work:
 
     def _load(self) -> Family:
         if self._family is None:
-            self._family = load_family(self.recipe, self.launch)
+            device = self.launch.device
+            self._family = load_family(self.recipe, self.launch, device=pick_device(device, self.launch.worker))
         return self._family
