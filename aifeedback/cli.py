@@ -17,7 +17,7 @@ import click
 
 from aifeedback.commands import browse, doctor, stages, verify
 from aifeedback.errors import AIFeedbackError, Interrupted
-from aifeedback.pipeline import HELPER
+from aifeedback.pipeline import HELPER, hand_over
 
 
 class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say("interrupted; what is finished is saved", hint, Interrupted.exit_code)
     except AIFeedbackError as error:
         _trace()
-        return _say(error.message, error.hint, error.exit_code)
+        return _fail(error)
     except BrokenPipeError:  # `aifb show | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = (
             None if _log.isEnabledFor(logging.DEBUG) else "repeat with -v for the traceback; `aifb doctor` for a report"
         )
-        return _say(f"{type(error).__name__}: {error}", hint, 1)
+        return _fail(AIFeedbackError(f"{type(error).__name__}: {error}", hint))
 
 
 _log = logging.getLogger("aifeedback")
@@ -104,6 +104,10 @@ def _end_politely() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
+
+
+def _fail(error: AIFeedbackError) -> int:
+    return error.exit_code if hand_over(error) else _say(error.message, error.hint, error.exit_code)
 
 
 def _say(message: str, hint: str | None, code: int) -> int:

@@ -32,26 +32,32 @@ def kept_recipe(recipe: Recipe, run_dir: Path, done: Sequence[StageReport]) -> I
     A recipe that a stage refuses does not stay: the earlier one comes back; where there was none, it goes unless a
     stage is `done`. It stays under `recipes/` where a stage is.
     """
-    path, own = run_dir / RECIPE, run_dir / RECIPES / f"{digest(_text(recipe))}.yaml"
+    path, own = run_dir / RECIPE, kept_as(recipe, run_dir)
     before, known = path.read_bytes() if path.is_file() else None, own.is_file()
     keep_recipe(recipe, run_dir)
     try:
         yield
     except _REFUSALS:
-        if before is not None and before != path.read_bytes():
+        stands = path.is_file() and path.read_text("utf-8") == _text(recipe)  # none other was played meanwhile
+        if stands and before is not None and before != path.read_bytes():
             atomic_write(path, before)
             _log.warning("%s: as it was before this command", path)
-        elif before is None and not done:
-            path.unlink(missing_ok=True)
+        elif stands and before is None and not done:
+            path.unlink()
         if not known and not done:
             own.unlink(missing_ok=True)
         raise
 
 
+def kept_as(recipe: Recipe, run_dir: Path) -> Path:
+    """Where a recipe that is played stays, whichever is played after it."""
+    return run_dir / RECIPES / f"{digest(_text(recipe))}.yaml"
+
+
 def keep_recipe(recipe: Recipe, run_dir: Path) -> None:
     """Write a recipe into a run directory."""
     data = _text(recipe).encode()
-    for path in (run_dir / RECIPES / f"{digest(data.decode())}.yaml", run_dir / RECIPE):
+    for path in (kept_as(recipe, run_dir), run_dir / RECIPE):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             same = path.is_file() and path.read_bytes() == data

@@ -1,11 +1,13 @@
 """Plays stages in order; starts helper processes for sharded stages and for collective training.
 
-Helpers are this very program: `aifb VERB --run-dir ... --worker i/n`. When they are done, the stage is played once
-more in this process, which finds the work done (or finishes what a lost worker left) and gives the report.
+Helpers are this very program: `aifb VERB RECIPE --run-dir ... --worker i/n`, with the recipe as this run kept it. When
+they are done, the stage is played once more in this process, which finds the work done (or finishes what a lost worker
+left) and gives the report. What stops a helper is told here, once for all of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
@@ -13,13 +15,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aifeedback import history
-from aifeedback.errors import AIFeedbackError
+from aifeedback import errors, history
+from aifeedback.errors import AIFeedbackError, MissingDependency, StoreError, UsageError
 from aifeedback.launch import Launch, StageReport
 from aifeedback.recipe import Recipe
 
@@ -29,8 +32,9 @@ if TYPE_CHECKING:
 Stage = Callable[[Recipe, "RunDir", Launch], StageReport]
 STAGES = ("generate", "judge", "encode", "train", "eval")
 SHARDED = ("generate", "judge", "encode", "eval")
-HELPER = "AIFB_HELPER"  # in the environment of helpers: it is for their caller to say that all was interrupted
+HELPER = "AIFB_HELPER"  # in the environment of helpers: the file for what their caller is to tell in their place
 _PATIENCE = 30.0  # seconds for helpers to save their state after Ctrl-C
+_BY_CODE: dict[int, type[AIFeedbackError]] = {2: UsageError, 3: MissingDependency}
 _log = logging.getLogger("aifeedback")
 
 
@@ -61,16 +65,19 @@ def run(
 
     run = RunDir(run_dir)
     if len(stages) > 1:
-        importlib.import_module("aifeedback.stages._upstream").look_ahead(recipe, launch.offline, launch.allow_code)
+        look_ahead = importlib.import_module("aifeedback.stages._upstream").look_ahead
+        look_ahead(recipe, launch.offline, launch.allow_code, launch.device)
     reports: list[StageReport] = []
-    with history.kept_recipe(recipe, run.path, reports):
+    helping = HELPER in os.environ  # the caller keeps the recipe, and notes what was made of it
+    with contextlib.nullcontext() if helping else history.kept_recipe(recipe, run.path, reports):
         for name in stages:
             if helpers > 1 and name in SHARDED:
-                _help(name, run.path, launch, helpers)
+                _help(name, recipe, run.path, launch, helpers)
             elif name == "train" and launch.processes > 1 and "LOCAL_RANK" not in os.environ:
-                _train_together(run.path, launch)
+                _train_together(recipe, run.path, launch)
             reports.append(stage(name)(recipe, run, launch))
-            history.note(recipe, run.path, STAGES, reports[-1])
+            if not helping:
+                history.note(recipe, run.path, STAGES, reports[-1])
             told(reports[-1])
     return reports
 
@@ -92,42 +99,87 @@ def flags(launch: Launch) -> list[str]:
     return found + [name for name, on in switches.items() if on]
 
 
-def _help(name: str, run_dir: Path, launch: Launch, helpers: int) -> None:
+def hand_over(error: AIFeedbackError) -> bool:
+    """Leave an error to the caller of this helper; False where there is none, or it cannot be reached."""
+    if not (place := os.environ.get(HELPER)):
+        return False
+    from aifeedback.store.run_dir import write_json
+
+    try:
+        write_json(Path(place), {"kind": type(error).__name__, "message": error.message, "hint": error.hint})
+    except StoreError:
+        return False
+    return True
+
+
+def _help(name: str, recipe: Recipe, run_dir: Path, launch: Launch, helpers: int) -> None:
     """Let `helpers` workers play a sharded stage; a lost one's shards are finished by the others or by us."""
     _log.info("%s: %d workers", name, helpers)
-    commands = [_command(name, run_dir, launch, i, ["--worker", f"{i}/{helpers}"]) for i in range(helpers)]
-    codes = _wait([_spawn(command, _threads(helpers)) for command in commands], together=False)
-    for number, code in enumerate(codes):
-        if code in (2, 3):  # it would be the same here, after minutes
-            raise AIFeedbackError(f"{name}: worker {number}/{helpers} ended with exit code {code}", hint="see above")
+    words = _words(name, recipe, run_dir, launch)
+    commands = [_command([*words, "--worker", f"{i}/{helpers}"], i) for i in range(helpers)]
+    lost: dict[str, int] = {}
+    for number, (code, error) in enumerate(_run(commands, [_threads(helpers)] * helpers, together=False)):
+        if code in _BY_CODE:  # it would be the same here, after minutes
+            message = f"{name}: worker {number}/{helpers} ended with exit code {code}"
+            raise error or _BY_CODE[code](message, hint="see above")
         if code:
-            _log.warning(
-                "%s: worker %d/%d ended with exit code %d; its shards are done here", name, number, helpers, code
-            )
+            why = error.message if error else f"exit code {code}"
+            lost[why] = lost.get(why, 0) + 1
+    for why, count in lost.items():
+        _log.warning("%s: %d of %d workers lost (%s); their shards are done here", name, count, helpers, why)
 
 
-def _train_together(run_dir: Path, launch: Launch) -> None:
+def _train_together(recipe: Recipe, run_dir: Path, launch: Launch) -> None:
     """Train on `launch.processes` processes of this machine, joined through the environment as torchrun does."""
     count = launch.processes
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    started = []
-    for rank in range(count):
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        command = _command("train", run_dir, launch, rank, ["--processes", str(count)])
-        started.append(_spawn(command, {**_threads(count), **shared, **own}))
-    codes = _wait(started, together=True)
+    words = [*_words("train", recipe, run_dir, launch), "--processes", str(count)]
+    own = [{**_threads(count), **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    ends = _run([_command(words, rank) for rank in range(count)], own, together=True)
+    codes, said = [code for code, _ in ends], [error for _, error in ends if error]
     if any(codes):
-        raise AIFeedbackError(f"train: processes ended with exit codes {codes}", hint="see above; repeat to resume")
+        kind = next((_BY_CODE[code] for code in codes if code in _BY_CODE), AIFeedbackError)
+        unsaid = kind(f"train: processes ended with exit codes {codes}", hint="see above; repeat to resume")
+        # the others lose their partner and fail in the library's words
+        raise next((error for error in said if type(error) is not AIFeedbackError), said[0] if said else unsaid)
 
 
-def _command(name: str, run_dir: Path, launch: Launch, number: int, more: list[str]) -> list[str]:
+def _words(name: str, recipe: Recipe, run_dir: Path, launch: Launch) -> list[str]:
+    """What all helpers of a stage are told: the recipe of this run, whatever else is played in its place meanwhile."""
+    return [name, str(history.kept_as(recipe, run_dir)), "--run-dir", str(run_dir), *flags(launch)]
+
+
+def _command(words: list[str], number: int) -> list[str]:
     quiet = ["-q"] if number or not _log.isEnabledFor(logging.INFO) else []
     loud = ["-v"] if not number and _log.isEnabledFor(logging.DEBUG) else []
-    program = [sys.executable, "-m", "aifeedback", name, "--run-dir", str(run_dir)]
-    return [*program, *flags(launch), *more, *quiet, *loud]
+    return [sys.executable, "-m", "aifeedback", *words, *quiet, *loud]
+
+
+def _run(
+    commands: Sequence[list[str]], environments: Sequence[Mapping[str, str]], together: bool
+) -> list[tuple[int, AIFeedbackError | None]]:
+    """Run helpers to their end: the exit code of each, and what it leaves to us to tell."""
+    with tempfile.TemporaryDirectory(prefix="aifb-") as folder:
+        places = [Path(folder) / f"{number}.json" for number in range(len(commands))]
+        started = [
+            _spawn(command, {**environment, HELPER: str(place)})
+            for command, environment, place in zip(commands, environments, places, strict=True)
+        ]
+        codes = _wait(started, together)
+        return [(code, _handed_over(place)) for code, place in zip(codes, places, strict=True)]
+
+
+def _handed_over(place: Path) -> AIFeedbackError | None:
+    from aifeedback.store.run_dir import read_json
+
+    if not place.is_file():
+        return None
+    found = read_json(place)
+    kind: type[AIFeedbackError] = getattr(errors, found["kind"], AIFeedbackError)
+    return kind(found["message"], found["hint"])
 
 
 def _threads(count: int) -> dict[str, str]:
@@ -140,7 +192,7 @@ def _spawn(command: list[str], environment: Mapping[str, str]) -> subprocess.Pop
     """Start a helper in a session of its own: Ctrl-C in the terminal reaches it once, through us."""
     here = str(Path(__file__).parents[1])
     path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH"), here) if part)
-    environment = {**os.environ, HELPER: "1", "PYTHONPATH": path, **environment}
+    environment = {**os.environ, "PYTHONPATH": path, **environment}
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment, start_new_session=True)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -19,6 +20,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from functools import cache, partial
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,8 +106,25 @@ def arity_of(objective: str) -> str | None:
     if objective not in _files("objectives"):
         return None
     factory = _factory("objectives", objective)
-    arity = getattr(getattr(factory, "spec", factory), "arity", None)
+    arity = getattr(factory, "arity", None)
     return None if arity is None else str(arity)
+
+
+def code_of(kind: Kind, name: str) -> dict[str, str]:
+    """Digest of a user's own plug-in, as `{"code": ...}`; nothing for ours, which carry a version. Imports nothing.
+
+    Of the module that the name leads to: its file, or all files of it where it is a package. Its settings' defaults
+    stand there too. The libraries that it imports are not seen.
+    """
+    if alias_of(kind, name)[0] in _files(kind):
+        return {}
+    points = _entry_points(kind)
+    module = points[name].module if name in points else name.partition(":")[0]
+    file = _source(module)
+    if file is None:
+        return {}  # loading it will say so
+    files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+    return {"code": hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]}
 
 
 def check_of(kind: Kind, name: str) -> Callable[..., None] | None:
@@ -159,6 +178,20 @@ def _factory(kind: Kind, name: str) -> Any:
     if not callable(factory):
         raise UsageError(f"{kind}/{name}.py: holds no function {wanted!r}, by which a plug-in is found")
     return factory
+
+
+def _source(module: str) -> Path | None:
+    """The file that importing a module would run, found without running it or the packages around it."""
+    first, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(first) or PathFinder.find_spec(first, [os.getcwd()])
+    except ValueError:  # a module made by hand
+        return None
+    for depth in range(len(rest)):
+        places = spec.submodule_search_locations if spec else None
+        spec = PathFinder.find_spec(".".join([first, *rest[: depth + 1]]), places) if places else None
+    file = Path(spec.origin) if spec and spec.origin else None
+    return file if file and file.is_file() else None
 
 
 def _load_code(name: str, allow_code: bool) -> Any:

@@ -123,6 +123,17 @@ def test_a_refused_recipe_of_a_new_run_stays_once_something_was_made(
         assert (tmp_path / "recipe.yaml").exists() == stays
 
 
+@pytest.mark.parametrize("new", [True, False])
+def test_a_refused_recipe_leaves_what_was_played_meanwhile(new: bool, recipe: Recipe, tmp_path: Path) -> None:
+    other = recipe_io.load("shapes/dspo", ["seed=5"])
+    if not new:
+        history.keep_recipe(recipe_io.load("shapes/dspo", ["seed=6"]), tmp_path)
+    with pytest.raises(UsageError), history.kept_recipe(recipe, tmp_path, []):
+        history.keep_recipe(other, tmp_path)
+        raise UsageError("refused")
+    assert recipe_io.load(tmp_path / "recipe.yaml") == other
+
+
 def test_an_interrupted_recipe_stays(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(monkeypatch, "generate", StoreError("full"))
     with pytest.raises(StoreError):
@@ -138,13 +149,14 @@ def test_an_interrupted_recipe_stays(recipe: Recipe, tmp_path: Path, monkeypatch
         ("model.weights=./nowhere", WeightsError, "./nowhere"),
         ("judge.scorers.pickscore.weights=./nowhere", WeightsError, "./nowhere"),
         ("train.objective=own:loss", UsageError, "own:loss"),
+        ("train.precision=fp16", UsageError, "fp16 needs a GPU"),
     ],
 )
 def test_what_a_later_stage_lacks_is_said_before_the_first(
     override: str, error: type[Exception], said: str, played: list[tuple[str, Launch]], tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=said):
-        pipeline.run(recipe_io.load("shapes/dspo", [override]), tmp_path, Launch())
+        pipeline.run(recipe_io.load("shapes/dspo", [override]), tmp_path, Launch(device="cpu"))
     assert played == []
     assert list(tmp_path.iterdir()) == []
 
@@ -158,12 +170,13 @@ def test_flags_are_read_back_as_the_same_launch() -> None:
     assert launch_of(context.params) == launch
 
 
-def script(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
-    """Let helpers run `body`, with `words` the command line they would have had."""
+def script(monkeypatch: pytest.MonkeyPatch, body: str, *python: str) -> None:
+    """Let helpers run `body`, with `words` the command line they would have had; `python`: the interpreter's flags."""
 
-    def command(name: str, run_dir: Path, launch: Launch, number: int, more: list[str]) -> list[str]:
-        code = f"import os, sys, pathlib\nwords = sys.argv[1:]\nrun_dir = pathlib.Path({str(run_dir)!r})\n{body}"
-        return [sys.executable, "-S", "-c", code, name, *more]
+    def command(words: list[str], number: int) -> list[str]:
+        run_dir = words[words.index("--run-dir") + 1]
+        code = f"import os, sys, pathlib\nwords = sys.argv[1:]\nrun_dir = pathlib.Path({run_dir!r})\n{body}"
+        return [sys.executable, *python, "-c", code, *words]
 
     monkeypatch.setattr(pipeline, "_command", command)
 
@@ -171,7 +184,7 @@ def script(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
 def test_workers_share_a_sharded_stage(
     recipe: Recipe, played: list[tuple[str, Launch]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script(monkeypatch, "(run_dir / words[-1].replace('/', '-')).write_text(words[0])")
+    script(monkeypatch, "(run_dir / words[-1].replace('/', '-')).write_text(words[0])", "-S")
     pipeline.run(recipe, tmp_path, Launch(), ["generate", "train"], helpers=3)
     assert sorted(path.name for path in tmp_path.glob("*-3")) == ["0-3", "1-3", "2-3"]
     assert (tmp_path / "0-3").read_text() == "generate"  # train is not sharded
@@ -181,7 +194,7 @@ def test_workers_share_a_sharded_stage(
 def test_a_lost_worker_is_made_up_for(
     recipe: Recipe, played: list[tuple[str, Launch]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script(monkeypatch, "os.kill(os.getpid(), 9) if words[-1].startswith('1') else None")
+    script(monkeypatch, "os.kill(os.getpid(), 9) if words[-1].startswith('1') else None", "-S")
     pipeline.run(recipe, tmp_path, Launch(), ["judge"], helpers=2)
     assert [name for name, _ in played] == ["judge"]
 
@@ -189,10 +202,81 @@ def test_a_lost_worker_is_made_up_for(
 def test_a_worker_with_a_bad_recipe_stops_the_run(
     recipe: Recipe, played: list[tuple[str, Launch]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script(monkeypatch, "sys.exit(2)")
-    with pytest.raises(AIFeedbackError, match="worker 0/2 ended with exit code 2"):
+    script(monkeypatch, "sys.exit(2)", "-S")
+    with pytest.raises(UsageError, match="worker 0/2 ended with exit code 2"):
         pipeline.run(recipe, tmp_path, Launch(), ["judge"], helpers=2)
     assert played == []
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: str) -> None:
+    """Let helpers run the command line with stages that raise `error`."""
+    body = f"""
+from aifeedback import cli, errors, pipeline
+def play(*_):
+    raise {error}
+pipeline.stage = lambda name: play
+sys.exit(cli.main(words))
+"""
+    script(monkeypatch, body)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ("errors.UsageError('too large', 'a hint')", 2),
+        ("errors.MissingDependency('too large', 'a hint')", 3),
+        ("errors.TrainingDiverged('too large', 'a hint')", 1),
+    ],
+)
+def test_what_stops_helpers_is_told_once_with_its_own_code(
+    error: str, code: int, recipe: Recipe, played: list[tuple[str, Launch]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    failing(monkeypatch, error)
+    refused: list[tuple[str, Launch, int]] = [("train", Launch(processes=2), 1)]
+    for stage, launch, helpers in refused + ([("judge", Launch(), 2)] if code != 1 else []):
+        with pytest.raises(AIFeedbackError, match="^too large$") as caught:
+            pipeline.run(recipe, tmp_path, launch, [stage], helpers)
+        assert (caught.value.exit_code, caught.value.hint) == (code, "a hint")
+    assert type(caught.value).__name__ in error
+    assert played == []
+    assert "too large" not in capfd.readouterr().err, "said by the caller alone"
+
+
+def test_what_lost_workers_said_is_told_once(
+    recipe: Recipe, played: list[tuple[str, Launch]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    failing(monkeypatch, "ZeroDivisionError('oops')")
+    pipeline.run(recipe, tmp_path, Launch(), ["judge"], helpers=2)
+    assert [name for name, _ in played] == ["judge"]
+    assert "judge: 2 of 2 workers lost (ZeroDivisionError: oops); their shards are done here" in caplog.messages
+
+
+def test_helpers_play_the_recipe_of_their_run(
+    recipe: Recipe, played: list[tuple[str, Launch]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever has been played in the same run directory meanwhile; and that stays what was played last."""
+    run_dir, other = tmp_path / "runs" / "beta=5", recipe_io.load("shapes/dspo", ["seed=5"])
+    body = """
+from aifeedback import cli, pipeline, launch
+def play(recipe, run, given):
+    (run.path / "seed").write_text(str(recipe.seed))
+    return launch.StageReport("judge", path="x/helper")
+pipeline.stage = lambda name: play
+sys.exit(cli.main(words))
+"""
+    script(monkeypatch, body)
+    given = pipeline._threads
+
+    def meanwhile(count: int) -> dict[str, str]:
+        history.keep_recipe(other, run_dir)
+        return given(count)
+
+    monkeypatch.setattr(pipeline, "_threads", meanwhile)
+    pipeline.run(recipe, run_dir, Launch(), ["judge"], helpers=2)
+    assert (run_dir / "seed").read_text() == str(recipe.seed) != "5"
+    assert recipe_io.load(run_dir / "recipe.yaml") == other
 
 
 def test_processes_are_joined_as_torchrun_does(
@@ -200,7 +284,7 @@ def test_processes_are_joined_as_torchrun_does(
 ) -> None:
     names = "'RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'"
     body = f"(run_dir / ('rank' + os.environ['RANK'])).write_text(' '.join(os.environ[n] for n in ({names})))"
-    script(monkeypatch, body)
+    script(monkeypatch, body, "-S")
     pipeline.run(recipe, tmp_path, Launch(processes=2), ["train"])
     ranks = [(tmp_path / f"rank{rank}").read_text().split() for rank in (0, 1)]
     assert [words[:4] for words in ranks] == [[str(rank), str(rank), "2", "127.0.0.1"] for rank in (0, 1)]
@@ -210,7 +294,7 @@ def test_processes_are_joined_as_torchrun_does(
 def test_one_failed_process_ends_the_others(
     recipe: Recipe, played: list[tuple[str, Launch]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script(monkeypatch, "import time\nsys.exit(1) if os.environ['RANK'] == '1' else time.sleep(60)")
+    script(monkeypatch, "import time\nsys.exit(1) if os.environ['RANK'] == '1' else time.sleep(60)", "-S")
     started = time.monotonic()
     with pytest.raises(AIFeedbackError, match="exit codes"):
         pipeline.run(recipe, tmp_path, Launch(processes=2), ["train"])
@@ -245,7 +329,7 @@ try:
 except KeyboardInterrupt:
     (run_dir / ("saved" + words[-1][0])).write_text("")
 """
-    script(monkeypatch, body)
+    script(monkeypatch, body, "-S")
     threading.Thread(target=interrupt, args=(tmp_path, 1)).start()
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(recipe, tmp_path, Launch(), ["judge"], helpers=2)
@@ -261,7 +345,7 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 (run_dir / ("up" + words[-1][0])).write_text(str(os.getpid()))
 time.sleep(60)
 """
-    script(monkeypatch, body)
+    script(monkeypatch, body, "-S")
     threading.Thread(target=interrupt, args=(tmp_path, 2)).start()
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(recipe, tmp_path, Launch(), ["judge"], helpers=2)
@@ -274,6 +358,6 @@ def test_helpers_are_not_reached_by_the_terminal(
     recipe: Recipe, played: list[tuple[str, Launch]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They would be asked twice, and training takes the second time for "at once, without saving"."""
-    script(monkeypatch, "(run_dir / 'group').write_text(str(os.getpgrp()) + os.environ['AIFB_HELPER'])")
+    script(monkeypatch, "(run_dir / 'group').write_text(str(os.getpgrp()))", "-S")
     pipeline.run(recipe, tmp_path, Launch(), ["judge"], helpers=2)
-    assert (tmp_path / "group").read_text() != f"{os.getpgrp()}1"
+    assert (tmp_path / "group").read_text() != str(os.getpgrp())

@@ -89,9 +89,25 @@ def test_own_code_runs_only_when_allowed(tmp_path: Path, monkeypatch: pytest.Mon
     assert plugins.settings_of("scorers", "my_judge_module:Mine") == {}
 
 
+def test_own_code_has_a_digest_without_being_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_losses").mkdir()
+    for name in ("own_losses/__init__.py", "own_losses/one.py", "own_loss_file.py"):
+        (tmp_path / name).write_text("raise SystemExit")
+    names = ("own_losses:one", "own_losses.one:one", "own_loss_file:one")
+    before = [plugins.code_of("objectives", name) for name in names]
+    assert all(len(code["code"]) == 12 for code in before)
+    (tmp_path / "own_losses" / "one.py").write_text("# the package's name leads here too")
+    after = [plugins.code_of("objectives", name) for name in names]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, False, True]
+    assert not sys.modules.keys() & {"own_losses", "own_loss_file"}
+    for nothing in ("no_such_module_here:f", "own_losses.two:f", "own_loss_file.two:f", "dpo"):
+        assert plugins.code_of("objectives", nothing) == {}
+
+
 def test_entry_points_are_listed_but_not_imported_to_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
     class Point:
-        name, value, module = "theirs", "their.module:load", "their.module"
+        name, value, module = "theirs", "json.decoder:load", "json.decoder"
 
         def load(self) -> Any:
             return lambda: "loaded"
@@ -100,5 +116,6 @@ def test_entry_points_are_listed_but_not_imported_to_look_at(monkeypatch: pytest
     assert "theirs" in plugins.names("scorers")
     assert plugins.unknown("scorers", "theirs") is None
     assert plugins.parameters("scorers", "theirs") is None
-    assert plugins.summary("scorers", "theirs") == ("entry point their.module:load", [])
+    assert plugins.summary("scorers", "theirs") == ("entry point json.decoder:load", [])
     assert plugins.load("scorers", "theirs")() == "loaded"
+    assert plugins.code_of("scorers", "theirs") == plugins.code_of("scorers", "json.decoder:load") != {}

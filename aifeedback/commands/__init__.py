@@ -49,9 +49,9 @@ def choose(words: Sequence[str], run_dir: Path | None, sugar: Sequence[str] = ()
 
 
 def split(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Tell the recipe (at most one) from overrides, which hold `=`."""
-    overrides = [word for word in words if "=" in word]
-    references = [word for word in words if "=" not in word]
+    """Tell the recipe (at most one) from overrides, which hold `=` and are no file."""
+    overrides = [word for word in words if "=" in word and not Path(word).is_file()]
+    references = [word for word in words if word not in overrides]
     if len(references) > 1:
         raise UsageError(f"one recipe at most, got {', '.join(references)}", hint="overrides read key.path=value")
     return (references[0] if references else None), overrides

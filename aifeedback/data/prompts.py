@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -23,6 +22,7 @@ from aifeedback.data.weights import hub_commit
 from aifeedback.errors import AIFeedbackError, UsageError
 from aifeedback.records import Prompt
 from aifeedback.seeds import digest
+from aifeedback.store.run_dir import atomic_write
 
 COLUMNS = ("prompt", "caption", "text")
 _BUILTIN = Path(__file__).parents[1] / "zoo" / "prompts"
@@ -196,7 +196,7 @@ def _parquet(path: Path, column: str | None) -> list[str | None]:
 
 
 def _hub(name: str, column: str | None, split: str, revision: str | None, offline: bool) -> list[str | None]:
-    """Stream one column of a Hub dataset; the texts are remembered by commit, so that later stages need no network."""
+    """Stream one column of a Hub dataset; texts and commit are remembered, so that later stages need no network."""
     commit = hub_commit(name, revision, offline, kind="dataset")
     key = digest([name, column, split, commit])
     cached = cache_home() / "prompts" / f"{key}.json"
@@ -205,9 +205,7 @@ def _hub(name: str, column: str | None, split: str, revision: str | None, offlin
         return remembered
     texts = _stream(name, column, split, commit)
     cached.parent.mkdir(parents=True, exist_ok=True)
-    temporary = cached.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(texts), encoding="utf-8")
-    temporary.replace(cached)
+    atomic_write(cached, json.dumps(texts).encode())
     return texts
 
 

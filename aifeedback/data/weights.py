@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import re
 from pathlib import Path
 
-from aifeedback.errors import WeightsError
+from aifeedback.data import cache_home
+from aifeedback.errors import StoreError, WeightsError
 from aifeedback.seeds import digest
+from aifeedback.store.run_dir import atomic_write
 from aifeedback.zoo import weights_folder
 
 BUILTIN = "builtin:"
+_log = logging.getLogger("aifeedback")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -93,25 +97,43 @@ def _sha_old(path: Path) -> str:  # Python 3.10
 
 @functools.cache
 def hub_commit(repo: str, revision: str | None = None, offline: bool = False, kind: str = "model") -> str:
-    """The commit that a Hub revision (None: main) stands for: asked of the Hub, else as cached.
+    """The commit that a Hub revision (None: main) stands for.
+
+    The Hub is asked, and its answer remembered under `cache_home()`: huggingface_hub keeps no note of a revision whose
+    files are fetched by their commit, as ours are. Where the Hub may not be asked or does not answer, its last answer
+    is taken: the younger of what is remembered and what huggingface_hub's own cache says.
 
     Raises:
-        WeightsError: neither answers.
+        WeightsError: no answer, neither now nor earlier.
     """
     if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
     from huggingface_hub import HfApi, constants
 
-    reason = "offline"
+    wanted, reason = revision or "main", "offline"
+    remembered = cache_home() / "commits" / digest([kind, repo, wanted])
     if not (offline or constants.HF_HUB_OFFLINE):
         try:
-            return str(HfApi().repo_info(repo, revision=revision, repo_type=kind, timeout=10).sha)
+            commit = str(HfApi().repo_info(repo, revision=revision, repo_type=kind, timeout=10).sha)
+            _remember(remembered, commit)
+            return commit
         except Exception as error:  # no network, no such repository, gated: the hub's own words, below
             reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    cached = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo.replace('/', '--')}" / "refs" / (revision or "main")
-    if cached.is_file():
-        return cached.read_text().strip()
+    cached = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo.replace('/', '--')}" / "refs" / wanted
+    if found := [path for path in (remembered, cached) if path.is_file()]:
+        commit = max(found, key=lambda path: path.stat().st_mtime_ns).read_text().strip()
+        if reason != "offline":
+            _log.warning("%s: the Hub does not answer (%s); %s is taken for its last %s", repo, reason, commit, wanted)
+        return commit
     raise WeightsError(
-        f"{repo}: cannot find revision {revision or 'main'} on the Hub ({reason}) nor in {constants.HF_HUB_CACHE}",
+        f"{repo}: cannot find revision {wanted} on the Hub ({reason}) nor in {constants.HF_HUB_CACHE}",
         hint=f"check the name and the network, or fetch it once: hf download {repo}",
     )
+
+
+def _remember(path: Path, commit: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, commit.encode())
+    except (OSError, StoreError) as error:  # the commit is known all the same
+        _log.warning("%s: cannot be written (%s); without a network this commit will not be known", path, error)

@@ -8,12 +8,10 @@ share lives in files beginning with `_`.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import logging
 import sys
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from aifeedback import plugins
@@ -107,7 +105,7 @@ def identity_of(name: str, settings: dict[str, Any], allow_code: bool = False, o
     identity = _declared(name, "identity", allow_code)
     file, fixed = plugins.alias_of("scorers", name)
     resolved = {**_defaults(file, allow_code), **settings, **fixed}
-    own: dict[str, Any] = {} if callable(identity) else _code(file, allow_code)
+    own: dict[str, Any] = {} if callable(identity) else dict(plugins.code_of("scorers", file))
     if callable(identity):
         takes = inspect.signature(identity).parameters
         own = identity(**resolved, **({"offline": offline} if "offline" in takes else {}))
@@ -127,15 +125,6 @@ def _defaults(file: str, allow_code: bool) -> dict[str, Any]:
         return plugins.settings_of("scorers", file)
     found = inspect.signature(plugins.load("scorers", file, allow_code=allow_code)).parameters.values()
     return {p.name: p.default for p in found if plugins.is_setting(p) and p.default is not plugins.REQUIRED}
-
-
-def _code(file: str, allow_code: bool) -> dict[str, Any]:
-    """Digest of the file that a user's own scorer is from; nothing for ours, which carry a version."""
-    if plugins.parameters("scorers", file) is not None:
-        return {}
-    module = sys.modules.get(plugins.load("scorers", file, allow_code=allow_code).__module__)
-    source = Path(str(getattr(module, "__file__", None)))
-    return {"code": hashlib.sha256(source.read_bytes()).hexdigest()[:12]} if source.is_file() else {}
 
 
 def _declared(name: str, what: str, allow_code: bool) -> Any:

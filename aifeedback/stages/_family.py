@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from aifeedback import plugins
@@ -22,14 +23,19 @@ def load_family(recipe: Recipe, launch: Launch, dtype: str | None = None, device
         revision=model.revision,
         variant=model.variant,
         dtype=dtype or model.dtype,
-        device=device or pick_device(launch.device),
+        device=device or pick_device(launch.device, launch.worker),
         offline=launch.offline,
     )
     return family
 
 
-def pick_device(name: str) -> str:
-    """`auto` is CUDA where there is one, else the CPU.
+def pick_device(name: str, worker: int | None = None) -> str:
+    """`auto` is CUDA where there is one, else the CPU; of several GPUs each worker takes its own in turn.
+
+    Args:
+        name: `auto`, or a device as torch names it, which is taken as it is.
+        worker: the number of this worker; in a collective training LOCAL_RANK counts in its place. None leaves the
+            choice among GPUs to the library (accelerate's is by rank).
 
     Raises:
         UsageError: a device that torch does not find here.
@@ -38,7 +44,10 @@ def pick_device(name: str) -> str:
 
     kind, _, number = name.partition(":")
     if kind == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        if not torch.cuda.is_available():
+            return "cpu"
+        own = None if worker is None else int(os.environ.get("LOCAL_RANK", worker))
+        return "cuda" if own is None else f"cuda:{own % torch.cuda.device_count()}"
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(kind, 1)
     if int(number or 0) >= count:
         raise UsageError(f"--device {name}: torch finds {count} {kind} devices here", hint="see `aifb doctor`")

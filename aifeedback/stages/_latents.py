@@ -117,5 +117,5 @@ class _Work:
     def _load(self) -> Family:
         if self._family is None:
             device = self.launch.device
-            self._family = load_family(self.recipe, self.launch, device=pick_device(device))
+            self._family = load_family(self.recipe, self.launch, device=pick_device(device, self.launch.worker))
         return self._family

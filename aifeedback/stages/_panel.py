@@ -81,7 +81,7 @@ def load_scorer(recipe: Recipe, launch: Launch, name: str) -> scorers.Scorer:
         inspect.signature(load).bind(device="", **given)
     except TypeError as error:
         raise UsageError(f"{name}: {error}", hint="a scorer is made by load(*, device, <settings>)") from error
-    scorer: scorers.Scorer = load(device=pick_device(launch.device), **given)
+    scorer: scorers.Scorer = load(device=pick_device(launch.device, launch.worker), **given)
     compiled = getattr(scorer, "compile", None)
     if launch.compile and compiled is not None:
         compiled()

@@ -8,6 +8,7 @@ from aifeedback import plugins
 from aifeedback.errors import UsageError
 from aifeedback.recipe import Recipe
 from aifeedback.stages import plan
+from aifeedback.stages._family import pick_device
 from aifeedback.store.candidates import iter_shards
 from aifeedback.store.run_dir import RunDir, StageDir
 
@@ -60,11 +61,12 @@ def excluded_prompts(recipe: Recipe, pairs: StageDir, offline: bool = False) -> 
     return plan.overlap(recipe, names, offline)
 
 
-def look_ahead(recipe: Recipe, offline: bool = False, allow_code: bool = False) -> None:
-    """Find everything that the stages of a recipe will read, before the first of them begins hours of work.
+def look_ahead(recipe: Recipe, offline: bool = False, allow_code: bool = False, device: str = "auto") -> None:
+    """Find everything that the stages of a recipe will need, before the first of them begins hours of work.
 
     Raises:
-        UsageError, WeightsError, MissingDependency: prompts, weights, a plug-in or a tracker that is not there.
+        UsageError, WeightsError, MissingDependency: prompts, weights, a plug-in or a tracker that is not there, or a
+            precision that the device cannot do.
     """
     plan.candidate_source(recipe, offline)
     plan.eval_prompts(recipe, offline)
@@ -74,10 +76,10 @@ def look_ahead(recipe: Recipe, offline: bool = False, allow_code: bool = False) 
     judges = [] if recipe.judge.pairing.labels == "given" else recipe.judge.use
     for name in dict.fromkeys([*judges, *recipe.eval.use]):
         plan.scorer_identity(recipe, name, offline, allow_code)
-    if recipe.train.trackers:
-        from aifeedback.training.setup import check_trackers
+    from aifeedback.training.setup import check_precision, check_trackers
 
-        check_trackers(recipe.train.trackers)
+    check_trackers(recipe.train.trackers)
+    check_precision(recipe.train.precision, pick_device(device))
 
 
 def _found(run: RunDir, stage: str, facts: dict[str, Any], verb: str) -> StageDir:

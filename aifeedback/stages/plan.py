@@ -23,6 +23,8 @@ from aifeedback.store.run_dir import StageDir
 from aifeedback.store.shards import shard_numbers
 
 FORMAT = 1  # raise it when the same facts would give other files
+# of train: `objectives` is told by `settings`; the rest says how fast, how safe and who watches, and changes no weight
+_NO_FACT = ("objectives", "trackers", "checkpoint_every", "gradient_checkpointing")
 
 
 # --- what is read before the facts are known
@@ -57,10 +59,10 @@ def overlap(recipe: Recipe, prompt_ids: Iterable[str], offline: bool = False) ->
 
 
 def model_identity(recipe: Recipe, offline: bool = False) -> dict[str, Any]:
-    """The generator: family, weights by content, variant, dtype."""
+    """The generator: family (a user's own by its code too), weights by content, variant, dtype."""
     identity = weights_identity(recipe.model.weights, recipe.model.revision, offline)
-    model = recipe.model
-    return {"family": model.family, "weights": identity, "variant": model.variant, "dtype": model.dtype}
+    model, code = recipe.model, plugins.code_of("models", recipe.model.family)
+    return {"family": model.family, "weights": identity, "variant": model.variant, "dtype": model.dtype, **code}
 
 
 def scorer_identity(recipe: Recipe, name: str, offline: bool = False, allow_code: bool = False) -> dict[str, Any]:
@@ -140,10 +142,13 @@ def latent_facts(recipe: Recipe, pairs: StageDir, offline: bool = False) -> dict
 def train_facts(
     recipe: Recipe, latents: StageDir, excluded: Sequence[str] = (), offline: bool = False
 ) -> dict[str, Any]:
-    """Facts of train/; `excluded` are the prompt ids dropped because they are evaluation prompts."""
+    """Facts of train/; `excluded` are the prompt ids dropped because they are evaluation prompts.
+
+    `validation` and `max_bad_steps` stay: the curve is part of the result, and so is giving up.
+    """
     train = recipe.train
     given = train.objectives.get(train.objective, {})
-    body = {key: value for key, value in _dump(train).items() if key not in ("objectives", "trackers")}
+    body = {key: value for key, value in _dump(train).items() if key not in _NO_FACT}
     if train.method == "full":
         del body["lora"]
     return _facts(
@@ -153,6 +158,7 @@ def train_facts(
             "model": model_identity(recipe, offline),
             "train": body,
             "settings": settings("objectives", train.objective, given),
+            **plugins.code_of("objectives", train.objective),
             "excluded": sorted(excluded),
             "seed": recipe.seed,
         },

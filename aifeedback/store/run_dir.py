@@ -6,8 +6,11 @@ import errno
 import json
 import os
 import re
+import secrets
+import socket
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +37,13 @@ def store_error(path: Path, error: OSError) -> AIFeedbackError:
 def atomic_write(path: Path, data: bytes) -> None:
     """Write a file so that a file under its final name is complete.
 
-    Writes to a temporary name in the same folder, flushes to the disk and renames.
+    Writes to a temporary name in the same folder, flushes to the disk and renames. Safe with any number of processes
+    on any number of machines: each has a name of its own, and the last one wins.
 
     Raises:
         StoreError: the folder is read-only, full or gone; the temporary file is removed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{_here()}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     _sweep(path)
     try:
         with temporary.open("wb") as file:
@@ -56,11 +60,20 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 
 def _sweep(path: Path) -> None:
-    """Remove what processes that were killed while writing `path` left half written."""
-    for stale in path.parent.glob(f".{path.name}.*.tmp"):
-        pid = stale.name.split(".")[-2]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+    """Remove what processes of this machine that were killed while writing `path` left half written."""
+    if not Path("/proc/self").exists():
+        return
+    for stale in path.parent.glob(f".{path.name}.{_here()}.*.tmp"):
+        pid = stale.name.split(".")[-3]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
             stale.unlink(missing_ok=True)
+
+
+@cache
+def _here() -> str:
+    """Where this process's number means something: the machine and, in a container, its own numbering of processes."""
+    space = Path("/proc/self/ns/pid")
+    return digest([socket.gethostname(), os.readlink(space) if space.is_symlink() else ""])
 
 
 def write_json(path: Path, value: Any) -> None:

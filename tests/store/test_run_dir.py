@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from aifeedback.errors import StoreError, UsageError
+from aifeedback.store import run_dir
 from aifeedback.store.run_dir import RunDir, atomic_write, store_error
 
 
@@ -72,3 +76,46 @@ def test_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Monke
     assert "free some space" in (caught.value.hint or "")
     assert list(tmp_path.iterdir()) == []
     assert "check the path" in (store_error(tmp_path, OSError(errno.EIO, "I/O error")).hint or "")
+
+
+def killed_while_writing(path: Path, host: str) -> Path:
+    """What a process of `host` leaves that was killed just before its file got its name."""
+    code = f"""
+import os, pathlib, signal, socket
+from aifeedback.store import run_dir
+socket.gethostname = lambda: {host!r}
+run_dir.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+run_dir.atomic_write(pathlib.Path({str(path)!r}), b"half")
+"""
+    before = set(path.parent.iterdir())
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == -9
+    (left,) = set(path.parent.iterdir()) - before
+    return left
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write_of_its_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = (killed_while_writing(tmp_path / "x", host) for host in ("hydra", "lerna"))
+    monkeypatch.setattr("socket.gethostname", lambda: "hydra")
+    run_dir._here.cache_clear()
+    atomic_write(tmp_path / "x", b"whole")
+    run_dir._here.cache_clear()
+    assert not ours.exists()
+    assert theirs.exists(), "whether that one is alive is not known here"
+    assert (tmp_path / "x").read_bytes() == b"whole"
+
+
+def test_processes_of_two_machines_with_one_number_write_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed = os.fsync
+
+    def meanwhile(file: int) -> None:
+        monkeypatch.setattr("aifeedback.store.run_dir.os.fsync", flushed)
+        atomic_write(tmp_path / "x", b"other")
+
+    monkeypatch.setattr("aifeedback.store.run_dir.os.fsync", meanwhile)
+    atomic_write(tmp_path / "x", b"ours")
+    assert (tmp_path / "x").read_bytes() == b"ours"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
