@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from aifeedback import plugins
+from aifeedback.data.weights import weights_identity
 from aifeedback.errors import UsageError
 from aifeedback.recipe import Recipe
 from aifeedback.stages import plan
@@ -27,18 +28,20 @@ def find_scores(recipe: Recipe, run: RunDir, name: str, offline: bool = False, a
 
 
 def find_pairs(recipe: Recipe, run: RunDir, offline: bool = False, allow_code: bool = False) -> StageDir:
-    """The preference sets."""
+    """The preference sets; UsageError also where judge was stopped before its last pair, or a shard is gone."""
     candidates = find_candidates(recipe, run, offline)
     used = [] if recipe.judge.pairing.labels == "given" else recipe.judge.use
     scores = {name: plan.seen(find_scores(recipe, run, name, offline, allow_code)) for name in used}
-    return _found(run, "pairs", plan.pair_facts(recipe, plan.seen(candidates), scores), "judge")
+    pairs = _found(run, "pairs", plan.pair_facts(recipe, plan.seen(candidates), scores), "judge")
+    if not pairs.is_complete():
+        raise UsageError(f"{pairs.path}: not all pairs are there", hint="run first: aifb judge")
+    return pairs
 
 
 def find_latents(recipe: Recipe, run: RunDir, offline: bool = False, allow_code: bool = False) -> StageDir:
     """The latents of the preference sets."""
-    return _found(
-        run, "latents", plan.latent_facts(recipe, find_pairs(recipe, run, offline, allow_code), offline), "encode"
-    )
+    facts = plan.latent_facts(recipe, find_pairs(recipe, run, offline, allow_code), offline)
+    return _found(run, "latents", facts, "train")
 
 
 def find_train(recipe: Recipe, run: RunDir, offline: bool = False, allow_code: bool = False) -> StageDir:
@@ -47,6 +50,12 @@ def find_train(recipe: Recipe, run: RunDir, offline: bool = False, allow_code: b
     latents = find_latents(recipe, run, offline, allow_code)
     facts = plan.train_facts(recipe, latents, excluded_prompts(recipe, pairs, offline), offline)
     return _found(run, "train", facts, "train")
+
+
+def model_is_whole(train: StageDir) -> bool:
+    """Whether the files of a complete training's `model/` are those that were written."""
+    model, written = train.path / "model", train.summary().get("model")
+    return written is None or (model.is_dir() and written == weights_identity(str(model)))
 
 
 def is_whole(pairs: StageDir) -> bool:

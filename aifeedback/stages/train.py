@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
 
 from aifeedback import plugins
+from aifeedback.data.weights import weights_identity
 from aifeedback.errors import UsageError
 from aifeedback.launch import Launch, StageReport
 from aifeedback.recipe import Recipe, Train
@@ -15,6 +17,8 @@ from aifeedback.stages import _upstream, plan
 from aifeedback.stages._family import load_family, pick_device
 from aifeedback.stages._latents import ensure_latents, micro_batch, preference_sets
 from aifeedback.store.run_dir import RunDir, StageDir
+
+log = logging.getLogger(__name__)
 
 _BACKWARD = 2  # what an image costs in memory, in images sampled: its activations are kept for the gradient
 
@@ -39,6 +43,9 @@ def train(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
     split = _split(recipe, kept, len(sets), pairs.summary().get("rejected", {}))
     stage = run.stage("train", plan.train_facts(recipe, latents, excluded, launch.offline))
     taken = 0
+    if stage.is_complete() and not _upstream.model_is_whole(stage):
+        log.warning("%s is damaged: written again from the last checkpoint", stage.path / "model")
+        stage.reopen()
     if not stage.is_complete():
         taken = _train(recipe, launch, stage, paths, split, len(sets) - len(kept))
     summary = stage.summary()
@@ -82,6 +89,7 @@ def _split(
         why = f" ({', '.join(f'{n} {reason}' for reason, n in lost.items())})" if lost else ""
         found = f"{before} preference sets, all of them of evaluation prompts" if before else f"no preference sets{why}"
         hint = "ties need another scorer or more candidates; a lower judge.pairing.min_margin keeps more"
+        hint = "name other prompts in prompts.source or in eval.prompts.source" if before else hint
         raise UsageError(f"train: {found}, expected at least train.global_batch = {section.global_batch}", hint=hint)
     training, validation = hold_out(sets, recipe.seed, section.validation.fraction)
     if len(training) < section.global_batch:
@@ -136,7 +144,8 @@ def _to_the_end(
         counts = {"steps": state.step, "sets": len(sets[0]), "held_out": len(sets[1]), "skipped_steps": state.skipped}
         best = {"best_step": state.best_step, "best_loss": state.best_loss}
         rejected = {"evaluation prompt": dropped} if dropped else {}
-        stage.mark_complete({"counts": counts, "rejected": rejected, **best})
+        model = weights_identity(str(stage.path / "model"))
+        stage.mark_complete({"counts": counts, "rejected": rejected, "model": model, **best})
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return int(state.step - loop.began_at)

@@ -120,6 +120,10 @@ class StageDir:
         files = self._shards()
         write_json(self.path / COMPLETE, {**summary, "files": files} if files else summary)
 
+    def reopen(self) -> None:
+        """Take the marker away: what the stage made is to be made again."""
+        (self.path / COMPLETE).unlink(missing_ok=True)
+
     def summary(self) -> dict[str, Any]:
         """What `mark_complete` wrote; empty while the stage is incomplete."""
         if not self.is_complete():

@@ -14,13 +14,14 @@ from PIL import Image
 
 from aifeedback.data.prompts import prompt_of
 from aifeedback.data.weights import weights_identity
-from aifeedback.errors import MissingDependency, UsageError
+from aifeedback.errors import MissingDependency, StoreError, UsageError
 from aifeedback.launch import Launch
 from aifeedback.recipe import Recipe
 from aifeedback.records import Candidate, PreferenceSet
 from aifeedback.stages import _upstream, plan
 from aifeedback.stages._latents import micro_batch
 from aifeedback.stages.encode import encode
+from aifeedback.stages.eval import evaluate
 from aifeedback.stages.train import train
 from aifeedback.store.candidates import candidates_to_table, sets_to_table
 from aifeedback.store.run_dir import RunDir
@@ -98,6 +99,38 @@ def test_train_encodes_trains_and_is_done_when_repeated(tiny_pipeline: Path, tmp
     counts = encode(chosen, run, LAUNCH).counts
     assert shards[1].read_bytes() == whole
     assert counts["through_vae"] == 12
+
+
+def test_a_damaged_model_is_refused_and_written_again(
+    tiny_pipeline: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = recipe(tmp_path, tiny_pipeline, method="lora")
+    run = judged(chosen, tmp_path)
+    train(chosen, run, LAUNCH)
+    stage = _upstream.find_train(chosen, run)
+    (weights,) = (stage.path / "model").iterdir()
+    whole, metrics = weights.read_bytes(), (stage.path / "metrics.jsonl").read_bytes()
+    for damaged in (whole[:100], whole[:-1] + bytes([whole[-1] ^ 1])):
+        weights.write_bytes(damaged)
+        with pytest.raises(StoreError, match="damaged") as refused:
+            evaluate(chosen, run, LAUNCH)
+        assert "aifb train" in str(refused.value.hint)
+        train(chosen, run, LAUNCH)
+        assert weights.read_bytes() == whole and "written again" in caplog.text
+        assert (stage.path / "metrics.jsonl").read_bytes() == metrics, "from the checkpoint, not trained again"
+
+
+@pytest.mark.parametrize("lost", ["candidates", "scores", "pairs"])
+def test_a_lost_shard_is_asked_for(tiny_pipeline: Path, tmp_path: Path, lost: str) -> None:
+    chosen = recipe(tmp_path, tiny_pipeline)
+    run = judged(chosen, tmp_path)
+    (stage,) = run.stages(lost)
+    write_table(stage.path / shard_name(1), sets_to_table([]))
+    stage.mark_complete({})
+    (stage.path / shard_name(1)).unlink()
+    with pytest.raises(UsageError, match="pairs") as refused:
+        train(chosen, run, LAUNCH)
+    assert refused.value.hint == "run first: aifb judge"
 
 
 def test_latents_of_fewer_pairs_are_extended(tiny_pipeline: Path, tmp_path: Path) -> None:
