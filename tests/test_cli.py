@@ -114,6 +114,8 @@ def test_dry_run_does_nothing(played: Played, capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     assert "prompts        10" in out
     assert "candidates     80" in out
+    assert main(["run", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["would_play"] == list(pipeline.STAGES)
     assert played == []
     assert not Path("runs").exists()
 
@@ -221,6 +223,13 @@ def test_gate(rate: float | None, code: int, played: Played, capsys: pytest.Capt
         assert "win rate 0.500, asked for at least 0.55" in capsys.readouterr().err
 
 
+def test_gate_of_a_scorer_without_a_number(played: Played, capsys: pytest.CaptureFixture[str]) -> None:
+    DEFAULT.mkdir(parents=True)
+    (DEFAULT / "eval.json").write_text(json.dumps({"scorers": []}))
+    assert main(["eval", "--min-win-rate", "shapes=0"]) == 4
+    assert "shapes: scored no image, asked for at least 0" in capsys.readouterr().err
+
+
 def test_ls_names_everything(capsys: pytest.CaptureFixture[str], played: Played) -> None:
     assert main(["generate"]) == 0
     capsys.readouterr()
@@ -255,7 +264,32 @@ def test_validate(capsys: pytest.CaptureFixture[str]) -> None:
     assert "candidates     3,200" in captured.out
     assert "in-loop" in captured.err
     assert main(["validate", "dspo/ai_feedback_sd15"]) == 0
-    assert "known once downloaded" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "known once downloaded" in said
+    assert "about 2.2 GB of images and latents for every 1,000 prompts" in said
+    assert "about 17.2 GB for training 859.5 M parameters" in said
+    assert main(["validate", "diffusion_dpo/sd15_lora"]) == 0
+    assert "at most 16,000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "said"),
+    [
+        ("train.global_batch=401", 2, "401 is larger than the 400 preference sets that 400 prompts can give"),
+        (
+            "prompts.source=builtin:shapes/heldout",
+            2,
+            "the 20 preference sets that 320 prompts can give (300 of them are",
+        ),
+        ("eval.prompts.source=gone.txt", 2, "eval.prompts.source: gone.txt: no such prompt file"),
+        ("model.weights=/gone", 1, "/gone: no such folder"),
+    ],
+)
+def test_validate_refuses_what_cannot_work(
+    override: str, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["validate", "shapes/dspo", override]) == code
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

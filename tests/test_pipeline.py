@@ -102,7 +102,7 @@ def test_a_refused_recipe_does_not_stay(
 ) -> None:
     refused(monkeypatch, "train", UsageError("too large a batch"))
     pipeline.run(recipe, tmp_path, Launch(), ["judge"])
-    other = recipe_io.load("shapes/dspo", ["train.global_batch=4000"])
+    other = recipe_io.load("shapes/dspo", ["train.steps=4000"])
     for stages, kept in ((["train"], 1), (["judge", "train"], 2)):
         with pytest.raises(UsageError, match="too large"):
             pipeline.run(other, tmp_path, Launch(), stages)
@@ -150,6 +150,7 @@ def test_an_interrupted_recipe_stays(recipe: Recipe, tmp_path: Path, monkeypatch
         ("judge.scorers.pickscore.weights=./nowhere", WeightsError, "./nowhere"),
         ("train.objective=own:loss", UsageError, "own:loss"),
         ("train.precision=fp16", UsageError, "fp16 needs a GPU"),
+        ("train.global_batch=4000", UsageError, "larger than the 400 preference sets"),
     ],
 )
 def test_what_a_later_stage_lacks_is_said_before_the_first(

@@ -7,43 +7,60 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from aifeedback.data import prompts
+from aifeedback.data.preferences import Preferences
+from aifeedback.data.prompts import PromptList
 from aifeedback.data.weights import local_folder
-from aifeedback.errors import AIFeedbackError
 from aifeedback.launch import Launch
 from aifeedback.recipe import Prompts, Recipe
+from aifeedback.stages import plan
 
 _BITS_PER_PIXEL = {"png": 12.0, "jpeg": 2.0, "webp": 1.0}  # typical of generated images
+_PARAMETERS = {"stable-diffusion-v1-5/stable-diffusion-v1-5": 859_520_964}
 
 
 def derived(recipe: Recipe, launch: Launch) -> list[tuple[str, str]]:
-    """Name and value of every derived fact, in the order of the loop."""
-    count = _prompt_count(recipe.prompts, launch) if recipe.prompts else None
-    held_out = _prompt_count(recipe.eval.prompts, Launch())
-    rows = [("prompts", _shown(count) if recipe.prompts else "those of the import")]
+    """Name and value of every derived fact, in the order of the loop.
+
+    Raises:
+        UsageError, WeightsError: prompts, import or weights that are not there; a global batch that cannot be filled.
+    """
+    source, held_out = _source(recipe), _prompts(recipe.eval.prompts, "eval.prompts")
+    if isinstance(source, PromptList) and held_out:
+        plan.check_enough(recipe, source, held_out)
+    count = _count(recipe.prompts, source, launch) if recipe.prompts else None
+    evaluated = _count(recipe.eval.prompts, held_out, Launch())
+    rows = [("prompts", _shown(count, recipe.prompts))]
+    if isinstance(source, Preferences):
+        rows = [("prompts", f"those of {len(source.rows):,} imported rows")]
     if recipe.generate:
         rows += _sampling(recipe, count)
-    sets = _sets(recipe, count)
+    sets = None if count is None or recipe.generate is None else plan.most_sets(recipe, count)
     rows.append(("judge", _judging(recipe, sets)))
     rows.append(("train", _training(recipe, sets)))
-    sampled = None if held_out is None else 2 * held_out * recipe.eval.images_per_prompt
-    each = f"{_shown(held_out)} prompts x {recipe.eval.images_per_prompt} images x 2 models"
-    rows.append(("eval", f"{each} = {_shown(sampled)} images, by {', '.join(recipe.eval.use)}"))
-    rows.append(("disk", _disk(recipe, count, sampled)))
+    rows.append(("eval", _evaluation(recipe, evaluated)))
+    rows.append(("disk", _disk(recipe, count, evaluated)))
     rows.append(("memory", _memory(recipe)))
     return rows
 
 
-def _prompt_count(section: Prompts, launch: Launch) -> int | None:
-    """How many prompts; None where only a download would tell."""
-    if section.source.startswith("hf:"):
-        return None
-    found = len(prompts.load(**section.model_dump(), offline=True).prompts)
-    return found if launch.limit is None else min(found, launch.limit)
+def _source(recipe: Recipe) -> PromptList | Preferences | None:
+    """What candidates are made of; None where only a download would tell."""
+    return plan.candidate_source(recipe, True) if recipe.import_ else _prompts(recipe.prompts, "prompts")
 
 
-def _shown(count: int | None) -> str:
-    return "known once downloaded" if count is None else f"{count:,}"
+def _prompts(section: Prompts | None, key: str) -> PromptList | None:
+    return None if section is None or section.source.startswith("hf:") else plan.load_prompts(section, True, key)
+
+
+def _count(section: Prompts, found: PromptList | Preferences | None, launch: Launch) -> int | None:
+    """How many prompts, of a Hub dataset how many at most; None where only a download would tell."""
+    known = len(found.prompts) if isinstance(found, PromptList) else section.limit
+    return known if known is None or launch.limit is None else min(known, launch.limit)
+
+
+def _shown(count: int | None, section: Prompts | None) -> str:
+    at_most = "at most " if section and section.source.startswith("hf:") else ""
+    return "known once downloaded" if count is None else f"{at_most}{count:,}"
 
 
 def _sampling(recipe: Recipe, count: int | None) -> list[tuple[str, str]]:
@@ -54,16 +71,16 @@ def _sampling(recipe: Recipe, count: int | None) -> list[tuple[str, str]]:
     how = (
         f"{generate.candidates} per prompt, {generate.steps} {generate.scheduler} steps, guidance {generate.guidance:g}"
     )
-    return [("candidates", f"{_shown(total)} ({how}: {calls} passes of the denoiser each)")]
+    return [("candidates", f"{_shown(total, recipe.prompts)} ({how}: {calls} passes of the denoiser each)")]
 
 
-def _sets(recipe: Recipe, count: int | None) -> int | None:
-    """Preference sets at most."""
-    if count is None or recipe.generate is None:
-        return None
-    k, pairing = recipe.generate.candidates, recipe.judge.pairing
-    each = k * (k - 1) // 2 if pairing.strategy == "all" else 1
-    return count * min(each, pairing.max_sets_per_prompt or each)
+def _evaluation(recipe: Recipe, count: int | None) -> str:
+    section, scorers = recipe.eval, ", ".join(recipe.eval.use)
+    each = f"{section.images_per_prompt} images x 2 models"
+    if count is None:
+        return f"{each} for every prompt, by {scorers}"
+    total = _shown(2 * count * section.images_per_prompt, section.prompts)
+    return f"{_shown(count, section.prompts)} prompts x {each} = {total} images, by {scorers}"
 
 
 def _judging(recipe: Recipe, sets: int | None) -> str:
@@ -92,16 +109,19 @@ def _training(recipe: Recipe, sets: int | None) -> str:
     return f"{what}; {train.steps:,} steps x global batch {train.global_batch:,} = {seen:,} sets{epochs}"
 
 
-def _disk(recipe: Recipe, count: int | None, sampled: int | None) -> str:
+def _disk(recipe: Recipe, count: int | None, evaluated: int | None) -> str:
     generate = recipe.generate
-    if generate is None or count is None or sampled is None:
-        return "known once the prompts are downloaded" if generate else "as much as the import, and the latents"
+    if generate is None:
+        return "as much as the import, and the latents"
     width, height = _size(recipe)
     if not width or not height:
         return "known once the model is downloaded"
     image = width * height * _BITS_PER_PIXEL[generate.image_format] / 8
     latent = width * height * 2 * 0.2 * generate.keep_latents  # fp16, 4 channels at 1/8 up to 12 channels at 1/8
-    total = count * generate.candidates * (image + 2 * latent) + sampled * image
+    each = generate.candidates * (image + 2 * latent)
+    if count is None or evaluated is None:
+        return f"about {_bytes(1000 * each)} of images and latents for every 1,000 prompts, and the checkpoints"
+    total = count * each + 2 * evaluated * recipe.eval.images_per_prompt * image
     return f"about {_bytes(total)} of images and latents, and the checkpoints"
 
 
@@ -129,9 +149,11 @@ def _memory(recipe: Recipe) -> str:
 
 
 def _parameters(recipe: Recipe) -> int | None:
-    """Parameters of the denoiser, from the headers of its safetensors files."""
+    """Parameters of the denoiser, from the headers of its safetensors files; of some on the Hub they are known."""
     folder = _denoiser(recipe)
-    files = sorted(folder.glob("*.safetensors")) if folder else []
+    if folder is None:
+        return _PARAMETERS.get(recipe.model.weights)
+    files = sorted(folder.glob("*.safetensors"))
     try:
         return sum(_elements(path) for path in files[:1] if "-of-" not in path.name) or None
     except (OSError, ValueError, KeyError, struct.error):
@@ -152,10 +174,7 @@ def _elements(path: Path) -> int:
 
 
 def _denoiser(recipe: Recipe) -> Path | None:
-    try:
-        folder = local_folder(recipe.model.weights)
-    except AIFeedbackError:
-        return None
+    folder = local_folder(recipe.model.weights)
     found = (folder / name for name in ("unet", "transformer")) if folder else ()
     return next((path for path in found if path.is_dir()), None)
 

@@ -24,7 +24,7 @@ from aifeedback.commands import (
 )
 from aifeedback.errors import GateMissed, StoreError, UsageError
 from aifeedback.launch import Launch, StageReport
-from aifeedback.progress import duration
+from aifeedback.progress import duration, speed
 
 
 def _play(stages: Sequence[str], options: dict[str, Any]) -> None:
@@ -33,7 +33,7 @@ def _play(stages: Sequence[str], options: dict[str, Any]) -> None:
     chosen = choose(options["words"], options["run_dir"], recipe_io.sugar(options["scorers"], options["objective"]))
     gates = _gates(options.get("min_win_rate", ()), chosen)
     if options["dry_run"]:
-        return _print_plan(chosen, stages, launch)
+        return _print_plan(chosen, stages, launch, options["as_json"])
     told = _print_report if not options["as_json"] and _first() else _silent
     reports = pipeline.run(chosen.recipe, chosen.run_dir, launch, stages, options.get("workers", 1), told)
     if options["as_json"] and _first():
@@ -124,18 +124,21 @@ def _print_report(report: StageReport) -> None:
     counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in report.counts.items())
     lost = ", ".join(f"{count:,} {reason}" for reason, count in report.rejected.items() if count)
     parts = [counts, f"left out: {lost}" if lost else "", duration(report.seconds)]
-    rate = f" ({report.per_second:.3g}/s)" if report.per_second else ""
+    rate = f" ({speed(report.per_second)}/s)" if report.per_second else ""
     state = "" if report.complete else " (incomplete: repeat without --limit to go on)"
     click.echo(f"{report.stage}: {'; '.join(part for part in parts if part)}{rate}{state}")
     if report.path:
         click.echo(f"  -> {report.path}")
 
 
-def _print_plan(chosen: Chosen, stages: Sequence[str], launch: Launch) -> None:
+def _print_plan(chosen: Chosen, stages: Sequence[str], launch: Launch, as_json: bool) -> None:
     from aifeedback.commands.facts import derived
 
+    facts = derived(chosen.recipe, launch)
+    if as_json:
+        return click.echo(json.dumps({"would_play": stages, "run_dir": str(chosen.run_dir), "facts": dict(facts)}))
     click.echo(f"would play {', '.join(stages)} in {chosen.run_dir}")
-    for name, value in derived(chosen.recipe, launch):
+    for name, value in facts:
         click.echo(f"{name:<14} {value}")
 
 
@@ -159,18 +162,17 @@ def _check(gates: dict[str, float], folder: Path) -> None:
     """Compare `eval.json` with what was asked for.
 
     Raises:
-        GateMissed: a win rate is lower.
+        GateMissed: a win rate is lower, or there is none because the scorer scored no image.
     """
     path = folder / "eval.json"
     try:
         rows = json.loads(path.read_text("utf-8"))["scorers"]
         rates = {row["name"]: float(row["win_rate"]) for row in rows}
-        missed = [
-            f"{name}: win rate {rates[name]:.3f}, asked for at least {rate:g}"
-            for name, rate in gates.items()
-            if not rates[name] >= rate
-        ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: no win rate to compare ({error!r})", hint="repeat: aifb eval") from error
+    said = {name: f"win rate {rates[name]:.3f}" if name in rates else "scored no image" for name in gates}
+    missed = [
+        f"{n}: {said[n]}, asked for at least {rate:g}" for n, rate in gates.items() if not rates.get(n, -1) >= rate
+    ]
     if missed:
         raise GateMissed("\n".join(missed), hint=f"see {folder / 'report.html'}")

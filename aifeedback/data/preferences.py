@@ -121,7 +121,30 @@ def _open(path: Path) -> Any:
     if missing:
         hint = f"expected the Pick-a-Pic columns {', '.join(REQUIRED)}"
         raise UsageError(f"{path}: no column {', '.join(missing)}, found {file.schema_arrow.names}", hint=hint)
+    _check_types(path, file.schema_arrow)
     return file
+
+
+def _check_types(path: Path, schema: Any) -> None:
+    """Refuse columns that hold something else than captions, images (bytes, or a struct with `bytes`) and labels."""
+    from pyarrow import types
+
+    def is_text(kind: Any) -> bool:
+        return bool(types.is_string(kind) or types.is_large_string(kind))
+
+    def is_image(kind: Any) -> bool:
+        if types.is_struct(kind):
+            return any(field.name == "bytes" and is_image(field.type) for field in kind)
+        return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
+
+    def is_number(kind: Any) -> bool:
+        return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_null(kind))
+
+    rules = {"caption": (is_text, "text"), "jpg": (is_image, "image bytes"), "label": (is_number, "numbers")}
+    for name in REQUIRED:
+        fits, expected = rules[name.partition("_")[0]]
+        if not fits(found := schema.field(name).type):
+            raise UsageError(f"{path}: column {name} holds {found}, expected {expected}", hint="write it again as such")
 
 
 def _captions(path: Path) -> list[str | None]:

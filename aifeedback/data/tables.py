@@ -149,7 +149,7 @@ def csv_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
         UsageError: not UTF-8 or not csv.
     """
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    reader = csv.DictReader(io.StringIO(text_of(path), newline=""), delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(text_of(path), newline=""), delimiter=delimiter, strict=True)
     try:
         names = list(reader.fieldnames or [])
         return names, [{name: row.get(name) for name in names} for row in reader]

@@ -125,9 +125,10 @@ def hub_commit(repo: str, revision: str | None = None, offline: bool = False, ki
         if reason != "offline":
             _log.warning("%s: the Hub does not answer (%s); %s is taken for its last %s", repo, reason, commit, wanted)
         return commit
+    place = f"{repo} --repo-type {kind}" if kind != "model" else repo
     raise WeightsError(
         f"{repo}: cannot find revision {wanted} on the Hub ({reason}) nor in {constants.HF_HUB_CACHE}",
-        hint=f"check the name and the network, or fetch it once: hf download {repo}",
+        hint=f"check the name and the network, or fetch it once: hf download {place}",
     )
 
 

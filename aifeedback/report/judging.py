@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from aifeedback.comparing import quantiles
 from aifeedback.pairing import GIVEN, UNITS, Entry, PairingResult, agreement
 
+SHUFFLED = "shuffled at random, a control that must not gain"
+
 
 def judging_table(
-    entries: Sequence[Entry], result: PairingResult, shown: Sequence[str], strategy: str, aggregate: str
+    entries: Sequence[Entry], result: PairingResult, shown: Sequence[str], strategy: str, aggregate: str, labels: str
 ) -> Iterator[str]:
     """Rows of `name  value`.
 
@@ -17,11 +19,12 @@ def judging_table(
         entries: all candidates that were looked at.
         result: what became of them.
         shown: names of the scorers with their weights; empty for given labels.
-        strategy, aggregate: of the pairing.
+        strategy, aggregate, labels: of the pairing.
     """
     scored, ties = count_scored(entries), result.dropped.get("tie", 0)
     rows = [
         ("judged by", ", ".join(shown) or GIVEN),
+        *([("labels", SHUFFLED)] if labels == "shuffled" else []),
         ("candidates", f"{len(entries):,}, scored {scored:,}"),
         (f"pairs ({strategy}, {aggregate})", f"{len(result.sets):,}"),
         ("ties", f"{ties:,}"),

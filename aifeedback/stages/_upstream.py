@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from aifeedback import plugins
+from aifeedback.data.prompts import PromptList
 from aifeedback.data.weights import weights_identity
 from aifeedback.errors import UsageError
 from aifeedback.recipe import Recipe
@@ -77,8 +78,9 @@ def look_ahead(recipe: Recipe, offline: bool = False, allow_code: bool = False, 
         UsageError, WeightsError, MissingDependency: prompts, weights, a plug-in or a tracker that is not there, or a
             precision that the device cannot do.
     """
-    plan.candidate_source(recipe, offline)
-    plan.eval_prompts(recipe, offline)
+    source, held_out = plan.candidate_source(recipe, offline), plan.eval_prompts(recipe, offline)
+    if isinstance(source, PromptList):
+        plan.check_enough(recipe, source, held_out)
     plan.model_identity(recipe, offline)
     plugins.load("models", recipe.model.family, allow_code)
     plugins.load("objectives", recipe.train.objective, allow_code)

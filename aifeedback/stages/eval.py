@@ -19,6 +19,7 @@ from aifeedback.recipe import Recipe
 from aifeedback.records import Candidate
 from aifeedback.report import Tile, read_metrics, render
 from aifeedback.report.figures import Scores, figures, lines, verdict
+from aifeedback.report.judging import SHUFFLED
 from aifeedback.scorers import perfect_of, shown_as
 from aifeedback.seeds import derive_seed
 from aifeedback.stages import _upstream, plan
@@ -184,12 +185,19 @@ def _tile(base: Candidate, aligned: Candidate, scores: Sequence[Scores] | None) 
     return Tile(base.prompt, base.image, aligned.image, before, after)
 
 
+def _judged_by(recipe: Recipe) -> str:
+    pairing = recipe.judge.pairing
+    said = {"given": "given labels", "shuffled": f"{', '.join(recipe.judge.use)}; labels {SHUFFLED}"}
+    return f"{said.get(pairing.labels, ', '.join(recipe.judge.use))}; {pairing.strategy}"
+
+
 def _facts(recipe: Recipe, train: StageDir, images: Sequence[StageDir]) -> dict[str, str]:
     """What the report says was compared; no path, clock or host."""
     base = images[0].facts
     sampling, settings = base["sampling"], train.facts["settings"]
     facts = {
         "model": base["model"]["weights"],
+        "judged by": _judged_by(recipe),
         "objective": ", ".join([recipe.train.objective, *(f"{key} {value}" for key, value in settings.items())]),
         "training": f"{recipe.train.method}, {recipe.train.steps} steps of {recipe.train.global_batch} preference sets",
         "sampling": f"{sampling['scheduler']}, {sampling['steps']} steps, guidance {sampling['guidance']:g}",

@@ -182,5 +182,5 @@ def _report(
         per_second=panel.scored / seconds if seconds else 0.0,
         complete=_upstream.is_whole(pairs),
         path=str(pairs.path),
-        lines=tuple(judging_table(entries, result, shown, pairing.strategy, pairing.aggregate)),
+        lines=tuple(judging_table(entries, result, shown, pairing.strategy, pairing.aggregate, pairing.labels)),
     )

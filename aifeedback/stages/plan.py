@@ -58,6 +58,30 @@ def overlap(recipe: Recipe, prompt_ids: Iterable[str], offline: bool = False) ->
     return sorted({name for name in prompt_ids if base_id(name) in held_out})
 
 
+def most_sets(recipe: Recipe, prompts: int) -> int:
+    """Preference sets of so many prompts, at most."""
+    assert recipe.generate is not None
+    k, pairing = recipe.generate.candidates, recipe.judge.pairing
+    each = k * (k - 1) // 2 if pairing.strategy == "all" else int(k > 1)
+    return prompts * min(each, pairing.max_sets_per_prompt or each)
+
+
+def check_enough(recipe: Recipe, source: PromptList, held_out: PromptList) -> None:
+    """Refuse what would fail only after hours: fewer preference sets than one global batch takes.
+
+    Raises:
+        UsageError: however the judge decides, training cannot begin.
+    """
+    shared = len(source.ids & held_out.ids)
+    most, batch = most_sets(recipe, len(source.prompts) - shared), recipe.train.global_batch
+    if most < batch:
+        raise UsageError(
+            f"train.global_batch: {batch} is larger than the {most} preference sets that {len(source.prompts)} prompts "
+            f"can give ({shared} of them are evaluation prompts)",
+            hint="more prompts or candidates, or a smaller train.global_batch",
+        )
+
+
 def model_identity(recipe: Recipe, offline: bool = False) -> dict[str, Any]:
     """The generator: family (a user's own by its code too), weights by content, variant, dtype."""
     identity = weights_identity(recipe.model.weights, recipe.model.revision, offline)

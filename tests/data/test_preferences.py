@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,25 @@ def test_rows_become_sets_of_two_with_labels(tmp_path: Path) -> None:
     assert found[2].prompt_id == found[0].prompt_id + "-1" and base_id(found[2].prompt_id) == found[0].prompt_id
     assert (found[0].model, found[1].model, found[0].width, found[0].height) == ("m", "imported", 6, 4)
     assert source.candidates(1, 3) == found[2:6]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("label_1", ["left"], "column label_1 holds string, expected numbers"),
+        ("caption", [3], "column caption holds int64, expected text"),
+        ("jpg_0", ["a.jpg"], "column jpg_0 holds string, expected image bytes"),
+        ("jpg_0", [{"path": "a.jpg"}], "column jpg_0 holds struct<path: string>, expected image bytes"),
+        ("jpg_0", [{"bytes": b"", "path": "a.jpg"}], None),
+        ("label_0", [None], None),
+        ("label_0", [1], None),
+    ],
+)
+def test_columns_of_another_type_are_named(tmp_path: Path, column: str, values: list[Any], said: str | None) -> None:
+    columns = {"caption": ["a cat"], "jpg_0": [b""], "jpg_1": [b""], "label_0": [1.0], "label_1": [0.0]}
+    pq.write_table(pa.table({**columns, column: values}), tmp_path / "p.parquet")
+    with pytest.raises(UsageError, match=re.escape(said)) if said else nullcontext():
+        open_preferences(str(tmp_path / "p.parquet"))
 
 
 def test_what_no_scorer_would_be_shown_is_rejected(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ ENTRIES = [
 def lines(labels: str, aggregate: str, shown: list[str]) -> list[str]:
     """The table, its columns apart by one space."""
     rules = Rules(labels=labels, aggregate=aggregate)  # type: ignore[arg-type]
-    table = judging_table(ENTRIES, pair(ENTRIES, rules), shown, rules.strategy, aggregate)
+    table = judging_table(ENTRIES, pair(ENTRIES, rules), shown, rules.strategy, aggregate, labels)
     return [" ".join(line.split()) for line in table]
 
 
@@ -32,3 +32,8 @@ def test_given_labels_have_their_own_unit_whatever_the_aggregate() -> None:
     found = lines("given", "z_mean", [])
     assert "judged by given label" in found
     assert "margin (unit of given label) min 1, 25 % 1, median 1, 75 % 1, max 1" in found
+
+
+def test_shuffled_labels_are_told() -> None:
+    assert "labels shuffled at random, a control that must not gain" in lines("shuffled", "single", ["one"])
+    assert not any(line.startswith("labels") for line in lines("judged", "single", ["one"]))
