@@ -83,7 +83,7 @@ def launch_options(command: F) -> F:
     """The operational flags: how fast and how loud, never what."""
     whole = click.IntRange(min=1)
     for option in (
-        click.option("-q", "--quiet", is_flag=True, help="Warnings and errors only."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress: results, warnings and errors."),
         click.option("-v", "--verbose", is_flag=True, help="More progress; tracebacks."),
         click.option("--allow-code", is_flag=True, help="Run plug-ins given as package.module:Name."),
         click.option("--offline", is_flag=True, help="Use only what is on this machine."),
