@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -122,15 +119,17 @@ def test_lora_and_full_weights_reach_plain_diffusers(tiny_pipeline: Path, tmp_pa
     assert torch.allclose(pipe(PROMPT, latents=noise_of([7], (4, 8, 8)), **how).images, latents_of(full), atol=1e-5)
 
 
-def test_the_lora_file_is_the_same_in_every_process(tiny_pipeline: Path, tmp_path: Path) -> None:
-    program = (
-        "import sys; from pathlib import Path; from aifeedback.models.sd import load; family = load(sys.argv[1]); "
-        "family.add_lora(2, 4.0, None, seed=1); family.save_lora(Path(sys.argv[2]), family.denoiser)"
-    )
-    for number in "123":
-        hashing = {**os.environ, "PYTHONHASHSEED": number}
-        subprocess.run([sys.executable, "-c", program, tiny_pipeline, tmp_path / number], env=hashing, check=True)
-    assert len({(tmp_path / number / LORA_FILE).read_bytes() for number in "123"}) == 1
+def test_the_lora_file_has_one_order(tiny_pipeline: Path, tmp_path: Path) -> None:
+    """Neither the hash seed of a process nor safetensors decides about a byte of it."""
+    trained = load(str(tiny_pipeline))
+    trained.add_lora(2, 4.0, None, seed=1)
+    trained.save_lora(tmp_path, trained.denoiser)
+    data = (tmp_path / LORA_FILE).read_bytes()
+    header = data[8 : 8 + int.from_bytes(data[:8], "little")].decode().rstrip()
+    found = json.loads(header)
+    assert header == json.dumps(found, sort_keys=True, separators=(",", ":"))
+    targets = json.loads(found["__metadata__"]["lora_adapter_metadata"])["unet.target_modules"]
+    assert targets == sorted(targets) and len(targets) > 1
 
 
 def test_sizes_and_targets_that_do_not_fit(family: Family) -> None:
