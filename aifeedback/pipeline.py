@@ -66,7 +66,7 @@ def run(
     run = RunDir(run_dir)
     if len(stages) > 1:
         look_ahead = importlib.import_module("aifeedback.stages._upstream").look_ahead
-        look_ahead(recipe, launch.offline, launch.allow_code, launch.device)
+        look_ahead(recipe, run, launch)
     reports: list[StageReport] = []
     helping = HELPER in os.environ  # the caller keeps the recipe, and notes what was made of it
     with contextlib.nullcontext() if helping else history.kept_recipe(recipe, run.path, reports):
@@ -105,8 +105,9 @@ def hand_over(error: AIFeedbackError) -> bool:
         return False
     from aifeedback.store.run_dir import write_json
 
+    kind = next(kind.__name__ for kind in type(error).__mro__ if hasattr(errors, kind.__name__))
     try:
-        write_json(Path(place), {"kind": type(error).__name__, "message": error.message, "hint": error.hint})
+        write_json(Path(place), {"kind": kind, "message": error.message, "hint": error.hint})
     except StoreError:
         return False
     return True

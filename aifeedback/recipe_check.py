@@ -152,7 +152,8 @@ def _settings(kind: plugins.Kind, name: str, given: Mapping[str, Any], path: Pat
     missing = [key for key, p in known.items() if used and p.default is plugins.REQUIRED and key not in given]
     yield from (*found, *(Problem((*path, key), f"required by {name}, but not given") for key in missing))
     check = plugins.check_of(kind, name)
-    if check and used and not missing:
+    lost = [key for key, p in known.items() if p.default is plugins.REQUIRED and key in bad]
+    if check and used and not missing and not lost:
         try:
             check(**{**plugins.settings_of(kind, name), **{k: v for k, v in given.items() if k not in bad}})
         except ValueError as error:

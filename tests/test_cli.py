@@ -223,6 +223,10 @@ def test_gate(rate: float | None, code: int, played: Played, capsys: pytest.Capt
         assert "win rate 0.500, asked for at least 0.55" in capsys.readouterr().err
 
 
+def test_an_override_may_be_long(played: Played) -> None:
+    assert main(["judge", "--dry-run", f"judge.scorers.vlm.rubric={'very ' * 100}good", "prompts.limit=2"]) == 0
+
+
 def test_gate_of_a_scorer_without_a_number(played: Played, capsys: pytest.CaptureFixture[str]) -> None:
     DEFAULT.mkdir(parents=True)
     (DEFAULT / "eval.json").write_text(json.dumps({"scorers": []}))

@@ -88,6 +88,7 @@ def test_all_errors_at_once_with_file_and_line() -> None:
         (["generate.width=65"], "generate.width: must be a multiple of 8, got 65"),
         (["train.objectives.dspo={betta: 1, gamma: 1}"], "train.objectives.dspo.gamma: must be < 1"),
         (["train.objectives.dspo.beta=true"], "train.objectives.dspo.beta: must not be true or false"),
+        (["judge.use=[http]", "judge.scorers.http.url=5"], "judge.scorers.http.url: must be"),
         (["seed=true"], "seed: must not be true or false, got True"),
         (["train.betas=[2, -1]"], "train.betas: must be two numbers in [0, 1), got [2.0, -1.0]"),
         (["train.betas=0.9"], "train.betas: must be a list of two numbers"),

@@ -18,14 +18,14 @@ _BITS_PER_PIXEL = {"png": 12.0, "jpeg": 2.0, "webp": 1.0}  # typical of generate
 _PARAMETERS = {"stable-diffusion-v1-5/stable-diffusion-v1-5": 859_520_964}
 
 
-def derived(recipe: Recipe, launch: Launch) -> list[tuple[str, str]]:
-    """Name and value of every derived fact, in the order of the loop.
+def derived(recipe: Recipe, launch: Launch, trains: bool = True) -> list[tuple[str, str]]:
+    """Name and value of every derived fact, in the order of the loop; `trains`: the recipe is to be trained, too.
 
     Raises:
         UsageError, WeightsError: prompts, import or weights that are not there; a global batch that cannot be filled.
     """
     source, held_out = _source(recipe), _prompts(recipe.eval.prompts, "eval.prompts")
-    if isinstance(source, PromptList) and held_out:
+    if trains and isinstance(source, PromptList) and held_out:
         plan.check_enough(recipe, source, held_out)
     count = _count(recipe.prompts, source, launch) if recipe.prompts else None
     evaluated = _count(recipe.eval.prompts, held_out, Launch())

@@ -134,7 +134,7 @@ def _print_report(report: StageReport) -> None:
 def _print_plan(chosen: Chosen, stages: Sequence[str], launch: Launch, as_json: bool) -> None:
     from aifeedback.commands.facts import derived
 
-    facts = derived(chosen.recipe, launch)
+    facts = derived(chosen.recipe, launch, "train" in stages)
     if as_json:
         return click.echo(json.dumps({"would_play": stages, "run_dir": str(chosen.run_dir), "facts": dict(facts)}))
     click.echo(f"would play {', '.join(stages)} in {chosen.run_dir}")

@@ -43,8 +43,13 @@ class Preferences:
     files: tuple[Path, ...]
     rows: tuple[Row, ...]
     empty: int
-    digest: str
+    _states: tuple[tuple[Path, int, int], ...]
     _reader: _Reader = field(default_factory=lambda: _Reader(), repr=False, compare=False)
+
+    @property
+    def digest(self) -> str:
+        """Of the files' bytes: read once for as long as they stay as they are, and only when asked for."""
+        return _digest(*self._states)
 
     def candidates(self, start: int, stop: int) -> list[Candidate]:
         """The two candidates of each of the rows start..stop, read from disk; fastest in turn."""
@@ -82,7 +87,7 @@ def open_preferences(source: str) -> Preferences:
         rows.append(Row(file, row, Prompt(prompt.text, f"{prompt.id}-{seen}") if seen else prompt))
     if not rows:
         raise UsageError(f"{source}: holds no preference", hint="expected parquet rows with a caption and two images")
-    return Preferences(tuple(files), tuple(rows), len(captions) - len(rows), _digest(*map(_state, files)))
+    return Preferences(tuple(files), tuple(rows), len(captions) - len(rows), tuple(map(_state, files)))
 
 
 def _files(source: str) -> list[Path]:
@@ -129,16 +134,21 @@ def _check_types(path: Path, schema: Any) -> None:
     """Refuse columns that hold something else than captions, images (bytes, or a struct with `bytes`) and labels."""
     from pyarrow import types
 
+    def is_a(kind: Any, *names: str) -> bool:
+        """Of one of these kinds by pyarrow's own tests; the newest kinds have none in older versions."""
+        plain = kind.value_type if types.is_dictionary(kind) else kind
+        return any(getattr(types, f"is_{name}", lambda _: False)(plain) for name in names)
+
     def is_text(kind: Any) -> bool:
-        return bool(types.is_string(kind) or types.is_large_string(kind))
+        return is_a(kind, "string", "large_string", "string_view")
 
     def is_image(kind: Any) -> bool:
         if types.is_struct(kind):
             return any(field.name == "bytes" and is_image(field.type) for field in kind)
-        return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
+        return is_a(kind, "binary", "large_binary", "fixed_size_binary", "binary_view", "null")
 
     def is_number(kind: Any) -> bool:
-        return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_null(kind))
+        return is_a(kind, "integer", "floating", "decimal", "boolean", "null")
 
     rules = {"caption": (is_text, "text"), "jpg": (is_image, "image bytes"), "label": (is_number, "numbers")}
     for name in REQUIRED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -145,17 +146,28 @@ def text_of(path: Path) -> str:
 def csv_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     """Column names and rows of a csv or tsv file with a header line.
 
+    A tsv file whose quotes are not those of a table is read as it stands, quotes and all: most know no quoting.
+
     Raises:
         UsageError: not UTF-8 or not csv.
     """
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    reader = csv.DictReader(io.StringIO(text_of(path), newline=""), delimiter=delimiter, strict=True)
+    tabs = path.suffix.lower() == ".tsv"
     try:
-        names = list(reader.fieldnames or [])
-        return names, [{name: row.get(name) for name in names} for row in reader]
+        return _rows(path, delimiter="\t" if tabs else ",")
     except csv.Error as error:
-        hint = "expected a table with a header line"
-        raise UsageError(f"{path}: line {reader.line_num}: {error}", hint=hint) from error
+        if tabs:
+            return _rows(path, delimiter="\t", quoting=csv.QUOTE_NONE)
+        hint = 'a field that holds quotes is quoted, and they are doubled: """Hello"" said the cat"'
+        raise UsageError(f"{path}: {error}", hint=hint) from error
+
+
+def _rows(path: Path, **dialect: Any) -> tuple[list[str], list[dict[str, Any]]]:
+    lines = csv.reader(io.StringIO(text_of(path), newline=""), strict=True, **dialect)
+    try:
+        names, *rows = [row for row in lines if row] or [[]]
+    except csv.Error as error:
+        raise csv.Error(f"line {lines.line_num}: {error}") from error
+    return names, [dict(itertools.zip_longest(names, row[: len(names)])) for row in rows]
 
 
 def jsonl_rows(path: Path) -> list[dict[str, Any]]:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aifeedback.data.prompts import PromptList
+from aifeedback.errors import StoreError
 from aifeedback.launch import Launch
 from aifeedback.progress import Progress
 from aifeedback.recipe import Recipe
 from aifeedback.records import Candidate
 from aifeedback.report.figures import Scores
-from aifeedback.stages import plan
+from aifeedback.stages import _upstream, plan
 from aifeedback.stages._family import load_family
 from aifeedback.stages._panel import load_scorer
 from aifeedback.store.candidates import (
@@ -90,6 +91,9 @@ class _Sampler:
         if self._family is None or (self._aligned and not aligned):
             self._family, self._aligned = load_family(self.recipe, self.launch), False
         if aligned and not self._aligned:
+            if not _upstream.model_is_whole(self.train):
+                hint = "aifb train writes it again from the last checkpoint"
+                raise StoreError(f"{self.train.path / 'model'}: damaged (not the files that were written)", hint=hint)
             lora = self.recipe.train.method == "lora"
             (self._family.load_lora if lora else self._family.load_full)(self.train.path / "model")
             self._aligned = True

@@ -80,7 +80,11 @@ class _Work:
             numbers, store = self._made(stage, stage.summary()["shards"])
             if all(key in store for key in self.needed):
                 return numbers, store
-        return self._made(stage, self._numbers())
+        numbers, store = self._made(stage, self._numbers())
+        if gone := sum(key not in store for key in self.needed):
+            message = f"{self.candidates.path}: {gone} candidates that the pairs name are gone"
+            raise StoreError(message, hint="aifb generate makes them again")
+        return numbers, store
 
     def _made(self, stage: StageDir, numbers: list[int]) -> tuple[list[int], LatentStore]:
         with Progress(len(numbers), "shards", "encode") as self._progress:

@@ -8,6 +8,7 @@ from aifeedback import plugins
 from aifeedback.data.prompts import PromptList
 from aifeedback.data.weights import weights_identity
 from aifeedback.errors import UsageError
+from aifeedback.launch import Launch
 from aifeedback.recipe import Recipe
 from aifeedback.stages import plan
 from aifeedback.stages._family import pick_device
@@ -53,6 +54,14 @@ def find_train(recipe: Recipe, run: RunDir, offline: bool = False, allow_code: b
     return _found(run, "train", facts, "train")
 
 
+def is_trained(recipe: Recipe, run: RunDir, launch: Launch) -> bool:
+    """Whether there is nothing left to train, so that a repeated call asks nothing of this machine."""
+    try:
+        return find_train(recipe, run, launch.offline, launch.allow_code).is_complete()
+    except UsageError:  # a stage before it was not begun
+        return False
+
+
 def model_is_whole(train: StageDir) -> bool:
     """Whether the files of a complete training's `model/` are those that were written."""
     model, written = train.path / "model", train.summary().get("model")
@@ -71,13 +80,14 @@ def excluded_prompts(recipe: Recipe, pairs: StageDir, offline: bool = False) -> 
     return plan.overlap(recipe, names, offline)
 
 
-def look_ahead(recipe: Recipe, offline: bool = False, allow_code: bool = False, device: str = "auto") -> None:
+def look_ahead(recipe: Recipe, run: RunDir, launch: Launch) -> None:
     """Find everything that the stages of a recipe will need, before the first of them begins hours of work.
 
     Raises:
         UsageError, WeightsError, MissingDependency: prompts, weights, a plug-in or a tracker that is not there, or a
             precision that the device cannot do.
     """
+    offline, allow_code = launch.offline, launch.allow_code
     source, held_out = plan.candidate_source(recipe, offline), plan.eval_prompts(recipe, offline)
     if isinstance(source, PromptList):
         plan.check_enough(recipe, source, held_out)
@@ -90,7 +100,8 @@ def look_ahead(recipe: Recipe, offline: bool = False, allow_code: bool = False, 
     from aifeedback.training.setup import check_precision, check_trackers
 
     check_trackers(recipe.train.trackers)
-    check_precision(recipe.train.precision, pick_device(device))
+    if not is_trained(recipe, run, launch):
+        check_precision(recipe.train.precision, pick_device(launch.device))
 
 
 def _found(run: RunDir, stage: str, facts: dict[str, Any], verb: str) -> StageDir:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aifeedback.data.prompts import PromptList
-from aifeedback.errors import StoreError, UsageError
+from aifeedback.errors import UsageError
 from aifeedback.launch import Launch, StageReport
 from aifeedback.recipe import Recipe
 from aifeedback.records import Candidate
@@ -110,9 +110,6 @@ def _trained(recipe: Recipe, run: RunDir, launch: Launch) -> StageDir:
     train = _upstream.find_train(recipe, run, launch.offline, launch.allow_code)
     if not train.is_complete():
         raise UsageError(f"{train.path}: this training is not finished", hint="aifb train goes on where it stopped")
-    if not _upstream.model_is_whole(train):
-        hint = "aifb train writes it again from the last checkpoint"
-        raise StoreError(f"{train.path / 'model'}: damaged (not the files that were written)", hint=hint)
     return train
 
 

@@ -6,7 +6,7 @@ import logging
 import time
 from pathlib import Path
 
-from aifeedback.errors import UsageError
+from aifeedback.errors import StoreError, UsageError
 from aifeedback.launch import Launch, StageReport
 from aifeedback.pairing import Entry, PairingResult, Rules, pair
 from aifeedback.progress import Progress
@@ -33,10 +33,13 @@ def judge(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
     Raises:
         UsageError: no candidates yet, no scorer named, or aggregate "single" with several.
         WeightsError: a scorer's weights are not there.
+        StoreError: shards of the candidates were lost.
     """
     began = time.monotonic()
     _check(recipe)
     candidates = _upstream.find_candidates(recipe, run, launch.offline)
+    if lost := candidates.lost():
+        raise StoreError(f"{candidates.path}: {', '.join(lost)} is gone", hint="aifb generate makes it again")
     # In this order and never again: generate may be at work, and what it adds or completes from here on was not judged.
     whole, there = candidates.is_complete(), shard_numbers(candidates.path)
     if not there:

@@ -120,8 +120,8 @@ def shards(total: int, size: int, limit: int | None = None) -> list[int]:
 
 
 def seen(stage: StageDir) -> dict[str, Any]:
-    """An upstream stage as it is now: whole, or the very shards that lie there."""
-    return as_seen(stage, None if stage.is_complete() else shard_numbers(stage.path))
+    """An upstream stage as later ones know it: whole (whatever was lost of it since), or the shards that lie there."""
+    return as_seen(stage, None if stage.was_complete() else shard_numbers(stage.path))
 
 
 def as_seen(stage: StageDir, shards: list[int] | None) -> dict[str, Any]:
@@ -196,6 +196,7 @@ def image_facts(recipe: Recipe, held_out: PromptList, train: StageDir | None, of
         "prompts": held_out.digest,
         "model": model_identity(recipe, offline),
         "train": None if train is None else train.digest,
+        **({"trained": trained} if (trained := train and train.summary().get("model")) else {}),
         "sampling": eval_sampling(recipe),
         "images_per_prompt": section.images_per_prompt,
         "shard_prompts": section.shard_prompts,

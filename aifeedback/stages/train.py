@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from aifeedback.store.run_dir import RunDir, StageDir
 
 log = logging.getLogger(__name__)
 
+_COLLECTIVE = "WORLD_SIZE"  # set by the launcher of several processes
 _BACKWARD = 2  # what an image costs in memory, in images sampled: its activations are kept for the gradient
 
 
@@ -34,7 +36,7 @@ def train(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
         Interrupted: stopped from outside; the state is saved.
     """
     began = time.monotonic()
-    if not _is_done(recipe, run, launch):
+    if not _upstream.is_trained(recipe, run, launch):
         _check(recipe, launch)
     pairs, latents, paths = ensure_latents(recipe, run, launch)
     excluded = _upstream.excluded_prompts(recipe, pairs, launch.offline)
@@ -46,7 +48,7 @@ def train(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
     if stage.is_complete() and not _upstream.model_is_whole(stage):
         log.warning("%s is damaged: written again from the last checkpoint", stage.path / "model")
         stage.reopen()
-    if not stage.is_complete():
+    if not stage.is_complete() or _COLLECTIVE in os.environ:  # where there are others, all go and ask the main process
         taken = _train(recipe, launch, stage, paths, split, len(sets) - len(kept))
     summary = stage.summary()
     seconds = time.monotonic() - began
@@ -60,14 +62,6 @@ def train(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
         path=str(stage.path),
         lines=(f"model: {stage.path / 'model'}", f"curves: {stage.path / 'metrics.jsonl'}"),
     )
-
-
-def _is_done(recipe: Recipe, run: RunDir, launch: Launch) -> bool:
-    """Whether there is nothing left to train, so that a repeated call asks nothing of this machine."""
-    try:
-        return _upstream.find_train(recipe, run, launch.offline, launch.allow_code).is_complete()
-    except UsageError:  # a stage before it was not begun
-        return False
 
 
 def _check(recipe: Recipe, launch: Launch) -> None:

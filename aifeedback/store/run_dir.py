@@ -108,9 +108,15 @@ class StageDir:
 
     def is_complete(self) -> bool:
         """Whether the stage has finished all its work (not only a `--limit`) and none of its shards was lost since."""
-        if not (self.path / COMPLETE).is_file():
-            return False
-        return set(read_json(self.path / COMPLETE).get("files", ())) <= set(self._shards())
+        return self.was_complete() and not self.lost()
+
+    def was_complete(self) -> bool:
+        """Whether the stage has finished all its work, whatever became of its shards since."""
+        return (self.path / COMPLETE).is_file()
+
+    def lost(self) -> list[str]:
+        """Names of shards that were there when the stage was complete and are gone; empty for one that never was."""
+        return sorted(set(self._marker().get("files", ())) - set(self._shards()))
 
     def mark_complete(self, summary: dict[str, Any]) -> None:
         """Write the marker: counts, rejections by reason, and (`files`) the names of the shards that lie there.
@@ -125,11 +131,17 @@ class StageDir:
         (self.path / COMPLETE).unlink(missing_ok=True)
 
     def summary(self) -> dict[str, Any]:
-        """What `mark_complete` wrote; empty while the stage is incomplete."""
-        if not self.is_complete():
+        """What `mark_complete` wrote; empty while the stage was never complete."""
+        return self._marker()
+
+    def _marker(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = read_json(self.path / COMPLETE)
+        except StoreError:
+            if self.was_complete():
+                raise
             return {}
-        summary: dict[str, Any] = read_json(self.path / COMPLETE)
-        return summary
+        return found
 
     def _shards(self) -> list[str]:
         return sorted(path.name for path in self.path.glob("shard-*") if _SHARD.fullmatch(path.name))

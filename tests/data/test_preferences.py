@@ -57,9 +57,12 @@ def test_rows_become_sets_of_two_with_labels(tmp_path: Path) -> None:
         ("jpg_0", [{"bytes": b"", "path": "a.jpg"}], None),
         ("label_0", [None], None),
         ("label_0", [1], None),
+        ("label_0", [True], None),
+        ("caption", pa.array(["a cat"]).dictionary_encode(), None),
+        ("caption", pa.array(["a cat"], pa.large_string()), None),
     ],
 )
-def test_columns_of_another_type_are_named(tmp_path: Path, column: str, values: list[Any], said: str | None) -> None:
+def test_columns_of_another_type_are_named(tmp_path: Path, column: str, values: Any, said: str | None) -> None:
     columns = {"caption": ["a cat"], "jpg_0": [b""], "jpg_1": [b""], "label_0": [1.0], "label_1": [0.0]}
     pq.write_table(pa.table({**columns, column: values}), tmp_path / "p.parquet")
     with pytest.raises(UsageError, match=re.escape(said)) if said else nullcontext():
@@ -141,11 +144,14 @@ def test_a_row_group_need_not_fit_into_memory(reader: str, tmp_path: Path) -> No
 
 def test_a_source_is_hashed_once_until_it_changes(tmp_path: Path) -> None:
     path = many(tmp_path / "p.parquet", 2)
-    first, hashed = open_preferences(str(path)), _digest.cache_info().misses
-    assert open_preferences(str(path)) == first
-    assert _digest.cache_info().misses == hashed
+    before = _digest.cache_info().misses
+    first = open_preferences(str(path))
+    assert _digest.cache_info().misses == before, "who only looks at the rows waits for no digest"
+    digest = first.digest
+    assert open_preferences(str(path)) == first and open_preferences(str(path)).digest == digest
+    assert _digest.cache_info().misses == before + 1
     many(path, 3)
-    assert open_preferences(str(path)).digest != first.digest
+    assert open_preferences(str(path)).digest != digest
 
 
 def test_damage_in_the_middle_names_the_file(tmp_path: Path) -> None:

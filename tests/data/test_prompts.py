@@ -71,6 +71,19 @@ def test_bad_files(tmp_path: Path, name: str, data: bytes, message: str) -> None
         prompts.load(str(tmp_path / name))
 
 
+def test_quotes_of_a_tsv_are_its_own(tmp_path: Path) -> None:
+    (tmp_path / "p.tsv").write_text('Prompt\tN\n"Hello" said the cat\t1\na "dog"\t2\n"never closed\t3\n')
+    found = prompts.load(str(tmp_path / "p.tsv"), column="Prompt")
+    assert texts(found) == ['"Hello" said the cat', 'a "dog"', '"never closed']
+
+
+def test_a_quote_too_many_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text('prompt,n\na cat,1\n"Hello" said the cat,2\n')
+    with pytest.raises(UsageError, match=r"p\.csv: line 3") as caught:
+        prompts.load(str(tmp_path / "p.csv"))
+    assert "doubled" in str(caught.value.hint)
+
+
 def test_missing_file_and_unknown_builtin(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such prompt file"):
         prompts.load(str(tmp_path / "p.txt"))

@@ -22,6 +22,7 @@ from aifeedback.stages import _upstream, plan
 from aifeedback.stages._latents import micro_batch
 from aifeedback.stages.encode import encode
 from aifeedback.stages.eval import evaluate
+from aifeedback.stages.judge import judge
 from aifeedback.stages.train import train
 from aifeedback.store.candidates import candidates_to_table, sets_to_table
 from aifeedback.store.run_dir import RunDir
@@ -84,6 +85,7 @@ def test_train_encodes_trains_and_is_done_when_repeated(tiny_pipeline: Path, tmp
     run = judged(chosen, tmp_path)
     report = train(chosen, run, LAUNCH)
     assert report.complete
+    assert _upstream.is_trained(chosen, run, LAUNCH)
     assert report.counts == {"steps": 2, "sets": 4, "held_out": 1, "skipped_steps": 0}
     assert report.rejected == {"evaluation prompt": 1}
     stage = _upstream.find_train(chosen, run)
@@ -118,19 +120,38 @@ def test_a_damaged_model_is_refused_and_written_again(
         train(chosen, run, LAUNCH)
         assert weights.read_bytes() == whole and "written again" in caplog.text
         assert (stage.path / "metrics.jsonl").read_bytes() == metrics, "from the checkpoint, not trained again"
+    held_out = plan.eval_prompts(chosen)
+    before = plan.image_facts(chosen, held_out, stage)
+    stage.mark_complete({**stage.summary(), "model": "folder@other"})
+    assert plan.image_facts(chosen, held_out, stage) != before, "images of other weights are other images"
 
 
-@pytest.mark.parametrize("lost", ["candidates", "scores", "pairs"])
-def test_a_lost_shard_is_asked_for(tiny_pipeline: Path, tmp_path: Path, lost: str) -> None:
+def test_a_lost_shard_of_pairs_is_asked_for(tiny_pipeline: Path, tmp_path: Path) -> None:
     chosen = recipe(tmp_path, tiny_pipeline)
     run = judged(chosen, tmp_path)
-    (stage,) = run.stages(lost)
-    write_table(stage.path / shard_name(1), sets_to_table([]))
-    stage.mark_complete({})
-    (stage.path / shard_name(1)).unlink()
-    with pytest.raises(UsageError, match="pairs") as refused:
+    (_upstream.find_pairs(chosen, run).path / shard_name(0)).unlink()
+    with pytest.raises(UsageError, match="not all pairs are there") as refused:
         train(chosen, run, LAUNCH)
     assert refused.value.hint == "run first: aifb judge"
+
+
+def test_candidates_are_needed_until_they_are_encoded(tiny_pipeline: Path, tmp_path: Path) -> None:
+    """They are most of a run directory: who has trained may delete them."""
+    chosen = recipe(tmp_path, tiny_pipeline)
+    run = judged(chosen, tmp_path)
+    candidates = _upstream.find_candidates(chosen, run)
+    lost = candidates.path / shard_name(1)
+    shard = lost.read_bytes()
+    lost.unlink()
+    with pytest.raises(StoreError, match="4 candidates that the pairs name are gone") as refused:
+        train(chosen, run, LAUNCH)
+    assert "aifb generate" in str(refused.value.hint)
+    with pytest.raises(StoreError, match=r"shard-00001\.parquet is gone") as refused:
+        judge(chosen, run, LAUNCH)
+    lost.write_bytes(shard)
+    encode(chosen, run, LAUNCH)
+    lost.unlink()
+    assert train(chosen, run, LAUNCH).complete
 
 
 def test_latents_of_fewer_pairs_are_extended(tiny_pipeline: Path, tmp_path: Path) -> None:
@@ -271,5 +292,5 @@ def test_a_tracker_that_is_not_installed_is_told_before_anything_else(
     chosen = recipe(tmp_path, tiny_pipeline, trackers=["trackio"])
     monkeypatch.setattr("aifeedback.training.setup.importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match="trackio is not installed") as caught:
-        _upstream.look_ahead(chosen)
+        _upstream.look_ahead(chosen, RunDir(tmp_path / "run"), LAUNCH)
     assert caught.value.hint == "pip install 'aifeedback[track]'"
