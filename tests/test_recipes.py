@@ -38,6 +38,12 @@ def test_the_verdict_is_held_out(name: str) -> None:
     assert recipe.eval.verdict not in recipe.judge.use
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_margin_fits_whatever_scorer_is_chosen(name: str) -> None:
+    pairing = recipe_io.load(name, recipe_io.sugar(["clip"])).judge.pairing
+    assert pairing.min_margin == 0 or pairing.aggregate != "single"
+
+
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name.startswith("shapes/")])
 def test_embedded_recipes_need_no_network(name: str) -> None:
     recipe = recipe_io.load(name)
