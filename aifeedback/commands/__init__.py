@@ -51,9 +51,8 @@ def choose(words: Sequence[str], run_dir: Path | None, sugar: Sequence[str] = ()
 
 def split(words: Sequence[str]) -> tuple[str | None, list[str]]:
     """Tell the recipe (at most one) from overrides, which hold `=` and are no file."""
-    overrides = [
-        word for word in words if "=" in word and not os.path.isfile(word)
-    ]  # Path.is_file raises where a text is too long
+    # os.path, for Path.is_file raises where an override is longer than a name may be
+    overrides = [word for word in words if "=" in word and not os.path.isfile(word)]
     references = [word for word in words if word not in overrides]
     if len(references) > 1:
         raise UsageError(f"one recipe at most, got {', '.join(references)}", hint="overrides read key.path=value")

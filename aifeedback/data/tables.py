@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
@@ -151,18 +152,19 @@ def csv_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     Raises:
         UsageError: not UTF-8 or not csv.
     """
-    tabs = path.suffix.lower() == ".tsv"
+    text, tabs = text_of(path), path.suffix.lower() == ".tsv"
     try:
-        return _rows(path, delimiter="\t" if tabs else ",")
+        return _rows(text, delimiter="\t" if tabs else ",")
     except csv.Error as error:
         if tabs:
-            return _rows(path, delimiter="\t", quoting=csv.QUOTE_NONE)
+            with contextlib.suppress(csv.Error):
+                return _rows(text, delimiter="\t", quoting=csv.QUOTE_NONE)
         hint = 'a field that holds quotes is quoted, and they are doubled: """Hello"" said the cat"'
         raise UsageError(f"{path}: {error}", hint=hint) from error
 
 
-def _rows(path: Path, **dialect: Any) -> tuple[list[str], list[dict[str, Any]]]:
-    lines = csv.reader(io.StringIO(text_of(path), newline=""), strict=True, **dialect)
+def _rows(text: str, **dialect: Any) -> tuple[list[str], list[dict[str, Any]]]:
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True, **dialect)
     try:
         names, *rows = [row for row in lines if row] or [[]]
     except csv.Error as error:

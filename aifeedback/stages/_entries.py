@@ -15,7 +15,7 @@ from aifeedback.stages import plan
 from aifeedback.store.candidates import candidates_to_entries, table_to_candidates, table_to_entries, table_to_scores
 from aifeedback.store.claims import Claims
 from aifeedback.store.run_dir import RunDir, StageDir
-from aifeedback.store.shards import read_table, run_shards, shard_name, write_table
+from aifeedback.store.shards import check_table, read_table, run_shards, shard_name, write_table
 
 
 def entries_stage(run: RunDir, candidates: StageDir) -> StageDir:
@@ -38,10 +38,7 @@ def make_entries(stage: StageDir, candidates: StageDir, numbers: Sequence[int], 
     def work(number: int, path: Path) -> None:
         write_table(path, candidates_to_entries(table_to_candidates(read_table(candidates.path / path.name))))
 
-    def valid(path: Path) -> None:
-        read_table(path)
-
-    run_shards(stage, numbers, launch, ".parquet", valid, work)
+    run_shards(stage, numbers, launch, ".parquet", check_table, work)
 
 
 def read_entries(stage: StageDir, scores: Mapping[str, StageDir], number: int) -> list[Entry]:

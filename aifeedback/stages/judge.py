@@ -20,7 +20,15 @@ from aifeedback.stages._panel import Panel
 from aifeedback.store.candidates import scores_to_table, sets_to_table, table_to_candidates
 from aifeedback.store.claims import Claims
 from aifeedback.store.run_dir import RunDir, StageDir
-from aifeedback.store.shards import count_rows, read_table, run_shards, shard_name, shard_numbers, write_table
+from aifeedback.store.shards import (
+    check_table,
+    count_rows,
+    read_table,
+    run_shards,
+    shard_name,
+    shard_numbers,
+    write_table,
+)
 
 log = logging.getLogger(__name__)
 
@@ -89,10 +97,6 @@ def _limited(recipe: Recipe, numbers: list[int], limit: int | None) -> list[int]
     return numbers if limit is None else [n for n in numbers if n * plan.shard_size(recipe) < limit]
 
 
-def _valid(path: Path) -> None:
-    read_table(path)
-
-
 # --- scores
 
 
@@ -112,7 +116,7 @@ def _score(candidates: StageDir, kept: StageDir, stages: dict[str, StageDir], nu
                 keep_entries(kept, number, images)
                 _score_shard(images, beside[name], name, path.name, panel, told)
 
-            run_shards(stage, numbers, panel.launch, ".parquet", _valid, work)
+            run_shards(stage, numbers, panel.launch, ".parquet", check_table, work)
             if alone:
                 panel.release(name)
 
@@ -154,7 +158,7 @@ def _write_pairs(stage: StageDir, entries: dict[int, list[Entry]], result: Pairi
         prompts = dict.fromkeys(entry.prompt_id for entry in entries[number])
         write_table(path, sets_to_table([made for prompt in prompts for made in sets.get(prompt, [])]))
 
-    run_shards(stage, list(entries), launch, ".parquet", _valid, work)
+    run_shards(stage, list(entries), launch, ".parquet", check_table, work)
     stage.mark_complete({"counts": {"pairs": len(result.sets)}, "rejected": result.dropped})
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +42,8 @@ def train(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
         _check(recipe, launch)
     pairs, latents, paths = ensure_latents(recipe, run, launch)
     excluded = _upstream.excluded_prompts(recipe, pairs, launch.offline)
-    sets = preference_sets(pairs)
-    kept = [s for s in sets if s.prompt_id not in set(excluded)]
+    sets, dropped = preference_sets(pairs), set(excluded)
+    kept = [s for s in sets if s.prompt_id not in dropped]
     split = _split(recipe, kept, len(sets), pairs.summary().get("rejected", {}))
     stage = run.stage("train", plan.train_facts(recipe, latents, excluded, launch.offline))
     taken = 0
@@ -49,7 +51,8 @@ def train(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
         log.warning("%s is damaged: written again from the last checkpoint", stage.path / "model")
         stage.reopen()
     if not stage.is_complete() or _COLLECTIVE in os.environ:  # where there are others, all go and ask the main process
-        taken = _train(recipe, launch, stage, paths, split, len(sets) - len(kept))
+        job = functools.partial(_to_the_end, recipe, launch, stage, paths, split, len(sets) - len(kept))
+        taken = _in_turn(recipe, launch, stage, job)
     summary = stage.summary()
     seconds = time.monotonic() - began
     return StageReport(
@@ -97,22 +100,15 @@ def _split(
     return training, validation
 
 
-def _train(
-    recipe: Recipe,
-    launch: Launch,
-    stage: StageDir,
-    paths: list[Path],
-    sets: tuple[list[PreferenceSet], list[PreferenceSet]],
-    dropped: int,
-) -> int:
-    """Train when it is our turn; returns the steps taken now."""
+def _in_turn(recipe: Recipe, launch: Launch, stage: StageDir, job: Callable[[Any], int]) -> int:
+    """Let `job` train by its accelerator when it is our turn; returns the steps taken now."""
     from aifeedback.training.setup import make_accelerator
     from aifeedback.training.turn import turn
 
     section = recipe.train
     accelerator = make_accelerator(pick_device(launch.device), section.precision, section.trackers, stage.path)
     with turn(accelerator, stage) as ours:
-        return _to_the_end(recipe, launch, stage, paths, sets, dropped, accelerator) if ours else 0
+        return job(accelerator) if ours else 0
 
 
 def _to_the_end(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
-    "DamagedShard", "atomic_write", "count_rows", "read_table", "run_shards", "set_aside", "shard_name",
+    "DamagedShard", "atomic_write", "check_table", "count_rows", "read_table", "run_shards", "set_aside", "shard_name",
     "shard_numbers", "write_table",
 ]  # fmt: skip
 
@@ -94,6 +94,11 @@ def read_table(path: Path) -> pa.Table:
     if _hash(data[:start] + _EMPTY + data[end:]).encode() != seals[-1].group()[len(_MARK) :]:
         raise DamagedShard(f"{path}: damaged (its content does not match its digest)")
     return pq.read_table(pa.BufferReader(data)).replace_schema_metadata(None)
+
+
+def check_table(path: Path) -> None:
+    """Refuse a damaged shard; errors as `read_table`."""
+    read_table(path)
 
 
 def count_rows(path: Path) -> int:

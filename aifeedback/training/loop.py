@@ -146,11 +146,8 @@ class Loop:
     def _give_up(self) -> None:
         limit, step = self.schedule.max_bad_steps, self.state.step
         if self.state.bad_in_a_row >= limit:
-            saved = (
-                f"the last good checkpoint is in {self._checkpoints}"
-                if self._checkpoints.is_dir()
-                else "none was saved"
-            )
+            folder = self._checkpoints
+            saved = f"the last good checkpoint is in {folder}" if folder.is_dir() else "none was saved"
             raise TrainingDiverged(
                 f"train: {limit} non-finite steps in a row (train.max_bad_steps), the last of them step {step}",
                 hint=f"lower train.learning_rate or beta; {saved}",

@@ -57,6 +57,7 @@ def test_tables(tmp_path: Path, ending: str) -> None:
         ("p.txt", b"a cat\ncaf\xe9\n", "not UTF-8 .byte 0xe9 in line 2"),
         ("p.csv", b"", "holds no prompt"),
         ("p.csv", b"a,b\n1,2\n", "which column"),
+        ("p.tsv", b"prompt\n" + b"x" * 200_000, "field larger than field limit"),
         ("p.csv", b'prompt\n"never closed\na cat\n', "unexpected end of data"),
         ("p.jsonl", b'{"prompt": "x"}\n{', "line 2 is not JSON"),
         ("p.jsonl", b"[1]\n", "line 1 holds list"),
