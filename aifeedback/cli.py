@@ -17,15 +17,7 @@ import click
 
 from aifeedback.commands import browse, doctor, stages, verify
 from aifeedback.errors import AIFeedbackError, Interrupted
-from aifeedback.pipeline import HELPER, hand_over
-
-
-class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to whatever stderr is now (tests and progress bars exchange it)."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stderr
-        super().emit(record)
+from aifeedback.logs import log_to_stderr
 
 
 @click.group(
@@ -58,13 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _say(error.format_message(), _help_hint(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt, Interrupted) as error:
-        if HELPER in os.environ:
-            return Interrupted.exit_code
         hint = getattr(error, "hint", None) or f"resume: {shlex.join(['aifb', *words])}"
         return _say("interrupted; what is finished is saved", hint, Interrupted.exit_code)
     except AIFeedbackError as error:
         _trace()
-        return _fail(error)
+        return _say(error.message, error.hint, error.exit_code)
     except BrokenPipeError:  # `aifb show | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -73,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = (
             None if _log.isEnabledFor(logging.DEBUG) else "repeat with -v for the traceback; `aifb doctor` for a report"
         )
-        return _fail(AIFeedbackError(f"{type(error).__name__}: {error}", hint))
+        return _say(f"{type(error).__name__}: {error}", hint, AIFeedbackError.exit_code)
 
 
 _log = logging.getLogger("aifeedback")
@@ -83,12 +73,7 @@ def _set_up(words: Sequence[str]) -> None:
     """Log to stderr, and keep the libraries from talking over us."""
     verbose = any(word in ("-v", "--verbose") for word in words)
     quiet = any(word in ("-q", "--quiet") for word in words)
-    _log.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
-    if not _log.handlers:
-        handler = _Stderr()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        _log.addHandler(handler)
-        _log.propagate = False
+    log_to_stderr(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not verbose:
         for library in ("TRANSFORMERS", "DIFFUSERS", "DATASETS"):
@@ -104,10 +89,6 @@ def _end_politely() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
-
-
-def _fail(error: AIFeedbackError) -> int:
-    return error.exit_code if hand_over(error) else _say(error.message, error.hint, error.exit_code)
 
 
 def _say(message: str, hint: str | None, code: int) -> int:

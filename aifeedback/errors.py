@@ -16,6 +16,8 @@ Each says where, what was found, what was expected; `hint` says what to do.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class AIFeedbackError(Exception):
     """Base of everything the command line prints without a traceback."""
@@ -26,6 +28,9 @@ class AIFeedbackError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:  # errors of helper processes travel to their caller
+        return _rebuilt, (type(self), self.args, self.__dict__)
 
 
 class UsageError(AIFeedbackError):
@@ -70,3 +75,10 @@ class Interrupted(AIFeedbackError):
     """Ctrl-C."""
 
     exit_code = 130
+
+
+def _rebuilt(kind: type[AIFeedbackError], args: tuple[Any, ...], values: dict[str, Any]) -> AIFeedbackError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(values)
+    return error

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Literal
+
+from aifeedback.errors import UsageError
+
+
+VERBS = ("generate", "judge", "encode", "train", "eval")
+"""The verbs that play a part of a recipe, in order."""
 
 
 @dataclass(frozen=True)
@@ -41,3 +48,38 @@ class StageReport:
     complete: bool = True
     path: str = ""
     lines: tuple[str, ...] = ()
+
+
+def is_collective() -> bool:
+    """Whether this process is one of several that train together, started by torchrun or in its way by us."""
+    return {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()
+
+
+def rank() -> int:
+    """The number of this process among those that train together; 0 where it is alone."""
+    return int(os.environ["RANK"]) if is_collective() else 0
+
+
+def pick_device(name: str, worker: int | None = None) -> str:
+    """`auto` is CUDA where there is one, else the CPU; of several GPUs each worker takes its own in turn.
+
+    Args:
+        name: `auto`, or a device as torch names it, which is taken as it is.
+        worker: the number of this worker; in a collective training LOCAL_RANK counts in its place. None leaves the
+            choice among GPUs to the library (accelerate's is by rank).
+
+    Raises:
+        UsageError: a device that torch does not find here.
+    """
+    import torch
+
+    kind, _, number = name.partition(":")
+    if kind == "auto":
+        if not torch.cuda.is_available():
+            return "cpu"
+        own = None if worker is None else int(os.environ.get("LOCAL_RANK", worker))
+        return "cuda" if own is None else f"cuda:{own % torch.cuda.device_count()}"
+    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(kind, 1)
+    if int(number or 0) >= count:
+        raise UsageError(f"--device {name}: torch finds {count} {kind} devices here", hint="see `aifb doctor`")
+    return name

@@ -17,11 +17,10 @@ from aifeedback.records import PreferenceSet
 from aifeedback.seeds import derive_seed
 
 Strategy = Literal["best_worst", "all", "ranking"]
-Labels = Literal["judged", "given", "shuffled"]
+Labels = Literal["judged", "shuffled"]
 Calibration = Literal["win_fraction", "sigmoid"]
 
 UNITS = {"z_mean": "pooled deviations", "win_fraction": "win fraction", "unanimous": "pooled deviations"}
-GIVEN = "given label"  # stands where a scorer's name stands
 
 Values = Mapping[str, float | None]
 """A candidate's score by scorer."""
@@ -38,7 +37,6 @@ class Entry:
     scores: Values
     reasons: Mapping[str, str] = field(default_factory=dict)  # why a scorer gave none
     rejected: str | None = None
-    label: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class PairingResult:
 
 
 def pair(entries: Iterable[Entry], rules: Rules) -> PairingResult:
-    """Form preference sets from candidates with scores (or, with labels "given", with labels).
+    """Form preference sets from candidates with scores.
 
     Every entry carries the same scorers. Reasons for dropping: candidates (rejected, unscored, identical image),
     prompts (fewer than two candidates), sets (tie, margin, not unanimous, over max_sets_per_prompt).
@@ -74,8 +72,7 @@ def pair(entries: Iterable[Entry], rules: Rules) -> PairingResult:
         ValueError: aggregate "single" and not exactly one scorer.
     """
     dropped: Counter[str] = Counter()
-    prompts = [_eligible(group, rules.labels, dropped) for group in _by_prompt(entries)]
-    _check_single(prompts, rules)
+    prompts = [_eligible(group, dropped) for group in _by_prompt(entries)]
     spread = pooled_deviations([_columns(group) for group in prompts if len(group) >= 2])
     sets: list[PreferenceSet] = []
     for group in prompts:
@@ -109,38 +106,23 @@ def _by_prompt(entries: Iterable[Entry]) -> Iterable[list[Entry]]:
     return groups.values()
 
 
-def _eligible(group: list[Entry], labels: Labels, dropped: Counter[str]) -> list[Entry]:
+def _eligible(group: list[Entry], dropped: Counter[str]) -> list[Entry]:
     kept: dict[str, Entry] = {}
     for entry in group:
-        if problem := _problem(entry, labels):
+        if problem := _problem(entry):
             dropped[problem] += 1
         elif entry.image_digest in kept:
             dropped["identical image"] += 1
         else:
             kept[entry.image_digest] = entry
-    if labels == "given":
-        return [_labelled(entry) for entry in kept.values()]
     return list(kept.values())
 
 
-def _problem(entry: Entry, labels: Labels) -> str | None:
+def _problem(entry: Entry) -> str | None:
     if entry.rejected:
         return f"rejected: {entry.rejected}"
-    if labels == "given":
-        return "no given label" if entry.label is None else None
     missing = next((name for name, value in entry.scores.items() if value is None), None)
     return None if missing is None else f"unscored by {missing}: {entry.reasons.get(missing, 'no reason given')}"
-
-
-def _labelled(entry: Entry) -> Entry:
-    """The given label takes the place of all scores."""
-    return Entry(entry.prompt_id, entry.prompt, entry.index, entry.image_digest, {GIVEN: entry.label})
-
-
-def _check_single(prompts: list[list[Entry]], rules: Rules) -> None:
-    first = next((entry for group in prompts for entry in group), None)
-    if first is not None and rules.labels != "given" and rules.aggregate == "single" and len(first.scores) != 1:
-        raise ValueError(f'aggregate "single" takes one scorer, got {len(first.scores)}: {", ".join(first.scores)}')
 
 
 # --- what is compared
@@ -162,7 +144,7 @@ def _columns(group: list[Entry]) -> dict[str, list[float]]:
 def _form(group: list[Entry], rules: Rules, spread: dict[str, float], dropped: Counter[str]) -> list[PreferenceSet]:
     """The sets of one prompt."""
     columns = _columns(group)
-    values = aggregated(columns, "single" if rules.labels == "given" else rules.aggregate, spread)
+    values = aggregated(columns, rules.aggregate, spread)
     kept = []
     for places in _proposed(values, columns, rules, dropped):
         margin = values[places[0]] - values[places[-1]]
@@ -210,7 +192,7 @@ def _proposed(
 
 
 def _calibrated(columns: dict[str, list[float]], rules: Rules) -> list[float]:
-    if rules.calibration == "sigmoid" and rules.labels != "given":
+    if rules.calibration == "sigmoid":
         return soft_wins(list(columns.values()), [rules.taus[name] for name in columns])
     return win_fractions(list(columns.values()))
 

@@ -136,6 +136,12 @@ def check_of(kind: Kind, name: str) -> Callable[..., None] | None:
     return partial(check, **fixed) if callable(check) else None
 
 
+def is_stored(scorer: str) -> bool:
+    """Whether a scorer's numbers stand beside the candidates (`STORED`); False for a user's own."""
+    file = alias_of("scorers", scorer)[0]
+    return file in _files("scorers") and bool(getattr(_module("scorers", file), "STORED", False))
+
+
 def summary(kind: Kind, name: str) -> tuple[str, list[str]]:
     """The first line of a plug-in's docstring and the packages it lacks, read without importing it."""
     file, fixed = alias_of(kind, name)

@@ -83,8 +83,7 @@ class Import(Section):
 class Pairing(Section):
     """How stored scores become preference sets.
 
-    `labels: given` takes the labels of imported pairs and asks no scorer; `shuffled` draws the order of each
-    set at random (a control that must not gain). `calibration` says what a set's scores in [0, 1] are: the share
+    `labels: shuffled` draws the order of each set at random (a control that must not gain). `calibration` says what a set's scores in [0, 1] are: the share
     of the prompt's other candidates that are beaten, or the mean of sigma(difference / the scorer's tau).
     """
 
@@ -92,8 +91,15 @@ class Pairing(Section):
     aggregate: Literal["single", "z_mean", "win_fraction", "unanimous"] = "single"
     min_margin: float = Field(0.0, ge=0)
     max_sets_per_prompt: int | None = Field(None, ge=1)
-    labels: Literal["judged", "given", "shuffled"] = "judged"
+    labels: Literal["judged", "shuffled"] = "judged"
     calibration: Literal["win_fraction", "sigmoid"] = "win_fraction"
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _labels(cls, value: Any) -> Any:
+        if value == "given":
+            raise ValueError("labels that came with the pairs are scores of the scorer human: judge.use: [human]")
+        return value
 
 
 class Judge(Section):

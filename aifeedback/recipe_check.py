@@ -82,11 +82,14 @@ def _inputs(recipe: Recipe) -> Iterator[Problem]:
 
 def _judging(recipe: Recipe) -> Iterator[Problem]:
     judge, pairing = recipe.judge, recipe.judge.pairing
-    if pairing.labels == "given" and recipe.import_ is None:
-        yield Problem(("judge", "pairing", "labels"), "`given` needs import: generated candidates carry no labels")
-    if pairing.labels != "given" and not judge.use:
+    if not judge.use:
         yield Problem(("judge", "use"), "must name at least one scorer")
-    if pairing.labels == "judged" and pairing.aggregate == "single" and len(judge.use) > 1:
+    for name in filter(plugins.is_stored, judge.use):
+        if recipe.import_ is None:
+            yield Problem(("judge", "use"), f"{name} needs import: generated candidates carry no labels")
+        if len(judge.use) > 1:
+            yield Problem(("judge", "use"), f"{name} stands alone, got {', '.join(judge.use)}")
+    if pairing.aggregate == "single" and len(judge.use) > 1:
         choice = "choose z_mean, win_fraction or unanimous"
         yield Problem(("judge", "pairing", "aggregate"), f"`single` takes one scorer, got {len(judge.use)}; {choice}")
     if pairing.aggregate == "win_fraction" and pairing.min_margin > 1:
@@ -106,6 +109,8 @@ def _evaluation(recipe: Recipe) -> Iterator[Problem]:
     if not recipe.eval.use:
         yield Problem(("eval", "use"), "must name at least one scorer")
     yield from _scorer_names(recipe.eval.use, ("eval", "use"))
+    for name in filter(plugins.is_stored, recipe.eval.use):
+        yield Problem(("eval", "use"), f"{name} scores imported candidates only, it cannot evaluate new images")
     verdict = recipe.eval.verdict
     if verdict is not None and verdict not in recipe.eval.use:
         yield Problem(("eval", "verdict"), f"must be one of eval.use ({', '.join(recipe.eval.use)}), got {verdict!r}")

@@ -6,6 +6,11 @@ import hashlib
 from dataclasses import dataclass, field
 
 
+def image_digest(image: bytes) -> str:
+    """Names the bytes of an image file: BLAKE2b, 16 bytes in hexadecimal."""
+    return hashlib.blake2b(image, digest_size=16).hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A text and its stable id, the digest of the text."""
@@ -42,15 +47,24 @@ class Candidate:
     label: float | None = None
     truncated: int = 0
 
+    @property
+    def image_digest(self) -> str:
+        """Names the bytes of the image file."""
+        return image_digest(self.image)
+
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A scorer's number for one candidate, or None with the reason why there is none. Never NaN."""
+    """A scorer's number for one candidate, or None with the reason why there is none. Never NaN.
+
+    `image_digest` is that of the image that was scored: a score of other bytes is not a score of this image.
+    """
 
     prompt_id: str
     index: int
     score: float | None
     reason: str | None = None
+    image_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

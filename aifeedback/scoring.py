@@ -163,8 +163,12 @@ def _values(scorer: Scorer, prompt_ids: list[str], shown: list[Any], texts: list
 
 
 def _score(candidate: Candidate, value: float | Unscored) -> Score:
+    number: float | None
+    reason: str | None
     if isinstance(value, Unscored):
-        return Score(candidate.prompt_id, candidate.index, None, value.reason)
-    if not math.isfinite(value):
-        return Score(candidate.prompt_id, candidate.index, None, "score is not finite")
-    return Score(candidate.prompt_id, candidate.index, float(value))
+        number, reason = None, value.reason
+    elif math.isfinite(value):
+        number, reason = float(value), None
+    else:
+        number, reason = None, "score is not finite"
+    return Score(candidate.prompt_id, candidate.index, number, reason, candidate.image_digest)

@@ -14,7 +14,7 @@ import click
 
 from aifeedback import recipe_io
 from aifeedback.errors import UsageError
-from aifeedback.history import RECIPE
+from aifeedback.graph.history import RECIPE
 from aifeedback.launch import Launch
 from aifeedback.recipe import Recipe
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import click
 
-from aifeedback import history, plugins, recipe_check, recipe_io, recipe_yaml
+from aifeedback import plugins, recipe_check, recipe_io, recipe_yaml
 from aifeedback.commands import choose, launch_of, launch_options, recipe_arguments
 from aifeedback.errors import AIFeedbackError
-from aifeedback.history import RECIPE, RECIPES
-from aifeedback.pipeline import STAGES
+from aifeedback.graph import history
+from aifeedback.graph.history import RECIPE, RECIPES
+from aifeedback.launch import VERBS
 
 
 @click.command("ls")
@@ -101,10 +102,9 @@ def _about(path: Path) -> Iterator[str]:
     except AIFeedbackError:
         yield "its recipe.yaml is not valid any more"
         return
-    judges = "given labels" if recipe.judge.pairing.labels == "given" else ", ".join(recipe.judge.use)
-    yield f"{recipe.train.objective}, judged by {judges}"
+    yield f"{recipe.train.objective}, judged by {', '.join(recipe.judge.use)}"
     played = history.played(path.parent)
-    stages = [stage for stage in STAGES if stage in played]
+    stages = [stage for stage in VERBS if stage in played]
     whole = list(itertools.takewhile(lambda stage: played[stage], stages))
     yield f"done: {', '.join(whole) or 'nothing yet'}"
     if part := stages[len(whole) :]:

@@ -10,9 +10,9 @@ from typing import Any
 from aifeedback.data.preferences import Preferences
 from aifeedback.data.prompts import PromptList
 from aifeedback.data.weights import local_folder
+from aifeedback.graph.sources import Found, Sources, most_sets
 from aifeedback.launch import Launch
 from aifeedback.recipe import Prompts, Recipe
-from aifeedback.stages import plan
 
 _BITS_PER_PIXEL = {"png": 12.0, "jpeg": 2.0, "webp": 1.0}  # typical of generated images
 _PARAMETERS = {"stable-diffusion-v1-5/stable-diffusion-v1-5": 859_520_964}
@@ -24,9 +24,11 @@ def derived(recipe: Recipe, launch: Launch, trains: bool = True) -> list[tuple[s
     Raises:
         UsageError, WeightsError: prompts, import or weights that are not there; a global batch that cannot be filled.
     """
-    source, held_out = _source(recipe), _prompts(recipe.eval.prompts, "eval.prompts")
-    if trains and isinstance(source, PromptList) and held_out:
-        plan.check_enough(recipe, source, held_out)
+    found = Found(recipe, Sources(offline=True))
+    source = None if recipe.prompts and recipe.prompts.source.startswith("hf:") else found.candidates
+    held_out = None if recipe.eval.prompts.source.startswith("hf:") else found.held_out
+    if trains and source and held_out:
+        found.check_enough(launch.limit)
     count = _count(recipe.prompts, source, launch) if recipe.prompts else None
     evaluated = _count(recipe.eval.prompts, held_out, Launch())
     rows = [("prompts", _shown(count, recipe.prompts))]
@@ -34,22 +36,13 @@ def derived(recipe: Recipe, launch: Launch, trains: bool = True) -> list[tuple[s
         rows = [("prompts", f"those of {len(source.rows):,} imported rows")]
     if recipe.generate:
         rows += _sampling(recipe, count)
-    sets = None if count is None or recipe.generate is None else plan.most_sets(recipe, count)
+    sets = None if count is None or recipe.generate is None else most_sets(recipe, count)
     rows.append(("judge", _judging(recipe, sets)))
     rows.append(("train", _training(recipe, sets)))
     rows.append(("eval", _evaluation(recipe, evaluated)))
     rows.append(("disk", _disk(recipe, count, evaluated)))
     rows.append(("memory", _memory(recipe)))
     return rows
-
-
-def _source(recipe: Recipe) -> PromptList | Preferences | None:
-    """What candidates are made of; None where only a download would tell."""
-    return plan.candidate_source(recipe, True) if recipe.import_ else _prompts(recipe.prompts, "prompts")
-
-
-def _prompts(section: Prompts | None, key: str) -> PromptList | None:
-    return None if section is None or section.source.startswith("hf:") else plan.load_prompts(section, True, key)
 
 
 def _count(section: Prompts, found: PromptList | Preferences | None, launch: Launch) -> int | None:
@@ -84,14 +77,9 @@ def _evaluation(recipe: Recipe, count: int | None) -> str:
 
 
 def _judging(recipe: Recipe, sets: int | None) -> str:
-    pairing = recipe.judge.pairing
-    who = (
-        "given labels"
-        if pairing.labels == "given"
-        else ", ".join(_judge_name(recipe, name) for name in recipe.judge.use)
-    )
+    who = ", ".join(_judge_name(recipe, name) for name in recipe.judge.use)
     many = "" if sets is None else f", at most {sets:,} preference sets"
-    return f"{who}; {pairing.strategy}{many}"
+    return f"{who}; {recipe.judge.pairing.strategy}{many}"
 
 
 def _judge_name(recipe: Recipe, name: str) -> str:

@@ -4,41 +4,44 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from aifeedback import pipeline, recipe_io
+from aifeedback import recipe_io
 from aifeedback.commands import (
     Chosen,
     choose,
-    judge_tool,
+
     launch_of,
     launch_options,
     process_option,
     recipe_arguments,
     worker_options,
 )
-from aifeedback.errors import GateMissed, StoreError, UsageError
-from aifeedback.launch import Launch, StageReport
+from aifeedback.errors import GateMissed, UsageError
+from aifeedback.launch import VERBS, Launch, StageReport, rank
 from aifeedback.progress import duration, speed
 
 
-def _play(stages: Sequence[str], options: dict[str, Any]) -> None:
+def _play(verbs: Sequence[str], options: dict[str, Any]) -> None:
     """What every verb of this file does."""
     launch = launch_of(options)
     chosen = choose(options["words"], options["run_dir"], recipe_io.sugar(options["scorers"], options["objective"]))
     gates = _gates(options.get("min_win_rate", ()), chosen)
     if options["dry_run"]:
-        return _print_plan(chosen, stages, launch, options["as_json"])
-    told = _print_report if not options["as_json"] and _first() else _silent
-    reports = pipeline.run(chosen.recipe, chosen.run_dir, launch, stages, options.get("workers", 1), told)
-    if options["as_json"] and _first():
-        found = [dataclasses.asdict(report) for report in reports]
-        click.echo(json.dumps(found[0] if len(found) == 1 else found, indent=1, allow_nan=False))
+        return _print_plan(chosen, verbs, launch, options["as_json"])
+    as_json = options["as_json"] or rank() > 0  # of several processes the first one speaks
+    from aifeedback.commands.playing import run_recipe
+
+    reports = run_recipe(
+        chosen.recipe, chosen.run_dir, launch, verbs, options.get("workers", 1), _silent if as_json else _print_report
+    )
+    if options["as_json"] and not rank():
+        tables = [dataclasses.asdict(report) for report in reports]
+        click.echo(json.dumps(tables[0] if len(tables) == 1 else tables, indent=1, allow_nan=False))
     if gates:
         _check(gates, Path(reports[-1].path))
 
@@ -51,7 +54,7 @@ def _play(stages: Sequence[str], options: dict[str, Any]) -> None:
 @launch_options
 def run(**options: Any) -> None:
     """Play all stages: generate, judge, encode, train, eval."""
-    _play(pipeline.STAGES, options)
+    _play(VERBS, options)
 
 
 @click.command()
@@ -66,15 +69,9 @@ def generate(**options: Any) -> None:
 @click.command()
 @recipe_arguments
 @worker_options
-@judge_tool.options
 @launch_options
 def judge(**options: Any) -> None:
-    """Score the candidates and make preference sets of the scores.
-
-    With --images or --pairs: score images or label pairs that lie anywhere, without a recipe or a run directory.
-    """
-    if judge_tool.asked(options):
-        return judge_tool.play(options)
+    """Score the candidates and make preference sets of the scores."""
     _play(["judge"], options)
 
 
@@ -109,11 +106,6 @@ def evaluate(**options: Any) -> None:
 COMMANDS: tuple[click.Command, ...] = (run, generate, judge, encode, train, evaluate)
 
 
-def _first() -> bool:
-    """Whether this process speaks for all of a collective training."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def _silent(report: StageReport) -> None:
     """Tell nothing."""
 
@@ -142,10 +134,10 @@ def _print_plan(chosen: Chosen, stages: Sequence[str], launch: Launch, as_json: 
         click.echo(f"{name:<14} {value}")
 
 
-def _gates(given: Sequence[str], chosen: Chosen) -> dict[str, float]:
+def _gates(texts: Sequence[str], chosen: Chosen) -> dict[str, float]:
     """Read `NAME=RATE`; refuse before hours of work what cannot be met."""
     gates = {}
-    for text in given:
+    for text in texts:
         name, _, rate = text.partition("=")
         try:
             gates[name] = float(rate)
@@ -164,15 +156,13 @@ def _check(gates: dict[str, float], folder: Path) -> None:
     Raises:
         GateMissed: a win rate is lower, or there is none because the scorer scored no image.
     """
-    path = folder / "eval.json"
-    try:
-        rows = json.loads(path.read_text("utf-8"))["scorers"]
-        rates = {row["name"]: float(row["win_rate"]) for row in rows}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path}: no win rate to compare ({error!r})", hint="repeat: aifb eval") from error
-    said = {name: f"win rate {rates[name]:.3f}" if name in rates else "scored no image" for name in gates}
+    from aifeedback.artifacts.files import read_json
+    from aifeedback.steps.evaluate import FILE, Evaluation
+
+    rates = {row["name"]: float(row["win_rate"]) for row in read_json(Evaluation, folder / FILE).scorers}
+    shown = {name: f"win rate {rates[name]:.3f}" if name in rates else "scored no image" for name in gates}
     missed = [
-        f"{n}: {said[n]}, asked for at least {rate:g}" for n, rate in gates.items() if not rates.get(n, -1) >= rate
+        f"{n}: {shown[n]}, asked for at least {rate:g}" for n, rate in gates.items() if not rates.get(n, -1) >= rate
     ]
     if missed:
         raise GateMissed("\n".join(missed), hint=f"see {folder / 'report.html'}")

@@ -22,7 +22,7 @@ from aifeedback.data.weights import hub_commit
 from aifeedback.errors import AIFeedbackError, UsageError
 from aifeedback.records import Prompt
 from aifeedback.seeds import digest
-from aifeedback.store.run_dir import atomic_write
+from aifeedback.artifacts.files import atomic_write
 
 COLUMNS = ("prompt", "caption", "text")
 _BUILTIN = Path(__file__).parents[1] / "zoo" / "prompts"

@@ -11,7 +11,7 @@ from pathlib import Path
 from aifeedback.data import cache_home
 from aifeedback.errors import StoreError, WeightsError
 from aifeedback.seeds import digest
-from aifeedback.store.run_dir import atomic_write
+from aifeedback.artifacts.files import atomic_write
 from aifeedback.zoo import weights_folder
 
 BUILTIN = "builtin:"

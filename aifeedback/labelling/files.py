@@ -15,7 +15,7 @@ from aifeedback.labelling.labels import Label
 from aifeedback.labelling.pairs import GIVEN, LABELS
 from aifeedback.labelling.work import Judged, Work, image_of
 from aifeedback.pairing import Entry
-from aifeedback.store.run_dir import store_error
+from aifeedback.artifacts.files import store_error
 
 if TYPE_CHECKING:
     import pyarrow as pa

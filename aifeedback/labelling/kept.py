@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Any
 
 from aifeedback.errors import StoreError
-from aifeedback.store.claims import Claims
+from aifeedback.artifacts.claims import Claims
 from aifeedback.store.run_dir import RunDir
-from aifeedback.store.shards import DamagedShard, read_table, set_aside, shard_name, shard_numbers, write_table
+from aifeedback.artifacts.shards import DamagedShard, read_table, set_aside, shard_name, shard_numbers, write_table
 
 FLUSH_SECONDS = 10.0
 

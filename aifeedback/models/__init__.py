@@ -13,8 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from aifeedback import plugins
+from aifeedback.launch import Launch, pick_device
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from aifeedback.recipe import Model
 
 
 class Text(NamedTuple):
@@ -124,3 +129,17 @@ class Family(Conditioner, Latents, Denoiser, Weights, Protocol):
 
     def flags(self, images: Tensor) -> list[bool]:
         """Which images (N, height, width, 3) uint8 the model's safety checker objects to; WeightsError without one."""
+
+
+def load_family(model: Model, launch: Launch, dtype: str | None = None, device: str | None = None) -> Family:
+    """Load the model that a recipe names; `dtype` and `device` of None are the recipe's and the launch's."""
+    load: Any = plugins.load("models", model.family, launch.allow_code)
+    family: Family = load(
+        model.weights,
+        revision=model.revision,
+        variant=model.variant,
+        dtype=dtype or model.dtype,
+        device=device or pick_device(launch.device, launch.worker),
+        offline=launch.offline,
+    )
+    return family

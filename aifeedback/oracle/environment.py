@@ -16,8 +16,9 @@ from pathlib import Path
 from aifeedback.data import cache_home
 from aifeedback.errors import AIFeedbackError, UsageError
 from aifeedback.seeds import digest
-from aifeedback.store.claims import Claims
-from aifeedback.store.run_dir import COMPLETE, store_error, write_json
+from aifeedback.artifacts.claims import Claims
+from aifeedback.artifacts.files import atomic_write, json_bytes, store_error
+from aifeedback.artifacts.run_dir import COMPLETE
 
 PINS = ("requirements-torch.txt", "requirements.txt")
 GIGABYTES = 1.3
@@ -99,7 +100,7 @@ def _build(folder: Path) -> None:
     done = run(interpreter(folder), ["--versions"])
     if done.returncode:
         raise _failed("the packages cannot be imported", done, log)
-    write_json(folder / COMPLETE, {"pins": list(PINS)})
+    atomic_write(folder / COMPLETE, json_bytes({"pins": list(PINS)}))
 
 
 def _step(command: list[str], log: Path) -> None:

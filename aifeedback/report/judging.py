@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from aifeedback.comparing import quantiles
-from aifeedback.pairing import GIVEN, UNITS, Entry, PairingResult, agreement
+from aifeedback.pairing import UNITS, Entry, PairingResult, agreement
 
 SHUFFLED = "shuffled at random, a control that must not gain"
 
@@ -18,12 +18,12 @@ def judging_table(
     Args:
         entries: all candidates that were looked at.
         result: what became of them.
-        shown: names of the scorers with their weights; empty for given labels.
+        shown: names of the scorers with their weights.
         strategy, aggregate, labels: of the pairing.
     """
     scored, ties = count_scored(entries), result.dropped.get("tie", 0)
     rows = [
-        ("judged by", ", ".join(shown) or GIVEN),
+        ("judged by", ", ".join(shown)),
         *([("labels", SHUFFLED)] if labels == "shuffled" else []),
         ("candidates", f"{len(entries):,}, scored {scored:,}"),
         (f"pairs ({strategy}, {aggregate})", f"{len(result.sets):,}"),
@@ -31,7 +31,7 @@ def judging_table(
         *((f"dropped: {reason}", f"{n:,}") for reason, n in result.dropped.items() if reason != "tie"),
     ]
     if margins := quantiles([made.margin for made in result.sets]):
-        unit = UNITS.get(aggregate, f"unit of {shown[0]}") if shown else f"unit of {GIVEN}"
+        unit = UNITS.get(aggregate, f"unit of {shown[0]}")
         spread = "min {:.3g}, 25 % {:.3g}, median {:.3g}, 75 % {:.3g}, max {:.3g}"
         rows.append((f"margin ({unit})", spread.format(*margins)))
     for (a, b), tau in agreement(entries).items():

@@ -19,7 +19,7 @@ from aifeedback.data.preferences import base_id
 from aifeedback.errors import UsageError
 from aifeedback.records import PreferenceSet
 from aifeedback.seeds import derive_seed
-from aifeedback.store.latents import EMPTY_PROMPT, LatentStore
+from aifeedback.artifacts.latents import EMPTY_PROMPT, LatentStore
 
 
 class Visit(NamedTuple):

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from aifeedback.errors import StoreError
-from aifeedback.store.run_dir import store_error
-from aifeedback.store.shards import set_aside
+from aifeedback.artifacts.files import store_error
+from aifeedback.artifacts.files import set_aside
 
 log = logging.getLogger(__name__)
 KEEP = 2  # the newest and the one before it

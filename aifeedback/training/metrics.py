@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aifeedback.store.run_dir import atomic_write, store_error
+from aifeedback.artifacts.files import atomic_write, store_error
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

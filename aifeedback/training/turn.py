@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from aifeedback.store.claims import Claims
-from aifeedback.store.run_dir import StageDir
+from aifeedback.artifacts.claims import Claims
+from aifeedback.artifacts.run_dir import Folder
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -22,7 +22,7 @@ _WAIT_SECONDS = 0.5
 
 
 @contextmanager
-def turn(accelerator: Accelerator, stage: StageDir) -> Iterator[bool]:
+def turn(accelerator: Accelerator, stage: Folder) -> Iterator[bool]:
     """Hold a stage's training inside: True; False where it was ended by another one that was waited for.
 
     As with shards, what a live process holds is waited for, and taken over should that die. The main process alone

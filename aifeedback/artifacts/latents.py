@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aifeedback.errors import StoreError
-from aifeedback.store.run_dir import atomic_write, store_error
-from aifeedback.store.shards import DamagedShard
+from aifeedback.artifacts.files import store_error
+from aifeedback.artifacts.shards import DamagedShard
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,23 +45,24 @@ class LatentShard(NamedTuple):
     counts: dict[str, int]
 
 
-def write_latents(path: Path, shard: LatentShard) -> None:
-    """Write a shard atomically, with the same bytes for the same content."""
+def latent_bytes(shard: LatentShard, artifact: str, number: int) -> bytes:
+    """A shard as a sealed file, which says whose shard it is: the same bytes for the same content and place."""
     from safetensors.torch import save
 
-    index = {"counts": shard.counts, "keys": shard.keys, "prompts": shard.prompts, "seal": _OPEN.decode()}
+    index = {"artifact": artifact, "shard": number, "counts": shard.counts, "keys": shard.keys,
+             "prompts": shard.prompts, "seal": _OPEN.decode()}  # fmt: skip
     tensors = {"latents": shard.latents.contiguous(), "hidden": shard.hidden.contiguous()}
     data = save(tensors, metadata={"aifeedback": json.dumps(index, sort_keys=True)})
     at = data.index(_OPEN)
     seal = _MARK + _hash(data).encode()
-    atomic_write(path, data[:at] + seal + data[at + len(seal) :])
+    return data[:at] + seal + data[at + len(seal) :]
 
 
-def check_latents(path: Path) -> None:
+def check_latents(path: Path, artifact: str, number: int) -> None:
     """Read every byte of a shard once.
 
     Raises:
-        DamagedShard: truncated, a flipped bit, or not a shard of ours.
+        DamagedShard: truncated, a flipped bit, or not this shard of this artifact.
         StoreError: it cannot be read at all.
     """
     try:
@@ -71,9 +72,13 @@ def check_latents(path: Path) -> None:
     header_end = _HEAD + int.from_bytes(data[:_HEAD], "little")
     found = _SEALED.search(data, _HEAD, min(header_end, len(data)))
     if found is None:
-        raise DamagedShard(f"{path}: damaged (its seal is missing; {len(data)} bytes)")
+        raise DamagedShard(f"{path}: damaged (its seal is missing; {len(data)} bytes)", artifact, number)
     if _MARK + _hash(data[: found.start()] + _OPEN + data[found.end() :]).encode() != found.group():
-        raise DamagedShard(f"{path}: damaged (its content does not match its seal)")
+        raise DamagedShard(f"{path}: damaged (its content does not match its seal)", artifact, number)
+    index = json.loads(json.loads(data[_HEAD:header_end])["__metadata__"]["aifeedback"])
+    if (index["artifact"], index["shard"]) != (artifact, number):
+        own = f"shard {index['shard']} of {index['artifact']}"
+        raise DamagedShard(f"{path}: is {own}, expected shard {number} of {artifact}", artifact, number)
 
 
 def _hash(data: bytes) -> str:

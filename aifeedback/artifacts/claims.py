@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from aifeedback.store.run_dir import store_error
+from aifeedback.artifacts.files import store_error
 
 
 class Claims:

@@ -1,0 +1,1 @@
+"""The run directory: where artifacts lie, and the files that hold them."""
