@@ -1,4 +1,4 @@
-# Everything from nothing but Python (3.10 or newer) and make. The first call installs into .venv, later ones do not.
+# Everything from nothing but Python (3.11 or newer) and make. The first call installs into .venv, later ones do not.
 #   make demo    the whole loop on the embedded model; ends with the verdict and the path of its report
 #   make test    the tests
 #   make check   ruff, mypy --strict, the layer test

@@ -4,7 +4,7 @@
 
 Each arm is `aifb run` of a shipped recipe; the arms of a seed share one run directory, so candidates, scores and
 the base's images are made once. Overrides (say `eval.prompts.source=builtin:shapes/validation`) reach every arm.
-Everything is kept: a second call goes on, or only prints.
+Everything is kept: a second call goes on, or only prints. The last line names the CPU: another one gives other digits.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 import click
+from timing import cpu
 
 from aifeedback import pipeline, recipe_io
 from aifeedback.launch import Launch
@@ -57,6 +58,7 @@ def main(seeds: tuple[int, ...], folder: Path, arms: tuple[str, ...], overrides:
             click.echo(f"| {arm} | {seed} | {r['base']:.1f} % | {exact} | {mean} |")
         click.echo(f"| **{arm}** | mean | | {sum(r['gain'] for r in found) / len(found):+.1f} | "
                    f"{sum(r['mean'] for r in found) / len(found):+.1f} |")  # fmt: skip
+    click.echo(f"\nOn {cpu()}.")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def tested() -> dict[str, str]:
     package = Path(__file__).parents[1]
     path = next((p for p in (package / "constraints.txt", package.parent / "constraints.txt") if p.is_file()), None)
     lines = path.read_text("utf-8").splitlines() if path else []
-    pairs = (line.partition(";")[0].partition("==") for line in lines if "==" in line and not line.startswith("#"))
+    pairs = (line.partition("==") for line in lines if "==" in line and not line.startswith("#"))
     return {_plain(name): version.strip() for name, _, version in pairs}
 
 

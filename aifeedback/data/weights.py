@@ -84,15 +84,7 @@ def _file_digest(file: Path, size: int, changed: int) -> str:
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha_old(path)
-
-
-def _sha_old(path: Path) -> str:  # Python 3.10
-    running = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            running.update(block)
-    return running.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @functools.cache

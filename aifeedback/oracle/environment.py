@@ -114,7 +114,7 @@ def _step(command: list[str], log: Path) -> None:
 def _failed(what: str, done: subprocess.CompletedProcess[str], log: Path) -> AIFeedbackError:
     return AIFeedbackError(
         f"cannot build the environment of the original packages: {what}: {last_line(done.stderr or done.stdout)}",
-        hint=f"see {log}; it needs a package index, {GIGABYTES:g} GB and Python 3.10 to 3.12 (this is "
+        hint=f"see {log}; it needs a package index, {GIGABYTES:g} GB and Python 3.11 or 3.12 (this is "
         f"{sys.version_info.major}.{sys.version_info.minor}); or give --env a virtual environment made by hand",
     )
 

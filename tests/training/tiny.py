@@ -10,19 +10,22 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from aifeedback import plugins
 from aifeedback.models.sd import load
+from aifeedback.objectives import Loss, Predictions, errors, objective, pair_metrics, reference_errors
 from aifeedback.records import PreferenceSet
 from aifeedback.seeds import derive_seed
 from aifeedback.store.latents import LatentShard, LatentStore, write_latents
 from aifeedback.training.averages import Averages
-from aifeedback.training.batches import Batcher, hold_out
+from aifeedback.training.batches import Batch, Batcher, Visit, hold_out
 from aifeedback.training.loop import Loop, Schedule
 from aifeedback.training.metrics import Metrics
 from aifeedback.training.setup import make_accelerator, make_policy, prepare, save_model
@@ -35,6 +38,23 @@ SCHEDULE = Schedule(
     validation_draws=2, checkpoint_every=2, keep_best=False, max_bad_steps=3,
 )  # fmt: skip
 SETS = [PreferenceSet(name, name, (1, 0), (0.9, 0.1), 0.8) for name in PROMPTS]
+
+
+def distance(p: Predictions) -> Tensor:
+    """Mean squared distance of the policy from the reference on the winners, (B,)."""
+    assert p.reference is not None
+    return (p.policy[:, 0] - p.reference[:, 0]).detach().square().flatten(1).mean(-1)
+
+
+@objective(arity="pair", needs_reference=True, batch_statistic=distance, at_reference=lambda error: 0 * error[:, 0])
+def times_the_distance(p: Predictions) -> Loss:
+    """The winner's error times the mean distance over the global batch: another statistic gives another gradient.
+
+    Unlike `dspo_sdxl_release`, whose statistic only switches between two formulas.
+    """
+    error = errors(p.policy, p.target)
+    assert p.statistic is not None
+    return Loss(error[:, 0] * p.statistic, pair_metrics(error, reference_errors(p)))
 
 
 def shard(bad: str | None = None) -> LatentShard:
@@ -59,20 +79,21 @@ def make_loop(
     fraction: float = 0.2,
     bad: str | None = None,
     precision: str = "no",
+    dtype: str = "float32",
     dropout: float = 0.2,
     gradient_checkpointing: bool = False,
     parameters: dict[str, Any] | None = None,
     ema: float | None = None,
     **schedule: Any,
 ) -> Loop:
-    """A loop over the tiny pipeline, ready to run."""
+    """A loop over the tiny pipeline, ready to run. With `dtype` float64 it is for `gradient` alone."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "shard-00000.safetensors"
     if not path.exists():
         write_latents(path, shard(bad))
-    chosen = plugins.load("objectives", objective)
+    chosen = plugins.load("objectives", objective, allow_code=True)
     accelerator = make_accelerator("cpu", precision, [], folder)
-    family: Any = load(str(pipeline))
+    family: Any = load(str(pipeline), dtype=dtype)
     family.drop_encoders()
     lora = {"rank": 2, "alpha": 4.0, "targets": None}
     policy = make_policy(
@@ -89,6 +110,33 @@ def make_loop(
     metrics = Metrics(folder / "metrics.jsonl", accelerator)
     averages = Averages(policy, ema)
     return Loop(learner, optimizer, averages, batcher, training, validation, plan, folder, metrics)
+
+
+def leave_the_reference(loop: Loop, scale: float = 0.05) -> None:
+    """Move every trained weight by seeded noise, so that policy and reference differ as they do in mid-training."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in loop.learner.policy.parameters.values():
+            weight.add_(scale * torch.randn(weight.shape, generator=generator))
+
+
+def gradient(loop: Loop, visits: Sequence[Visit]) -> tuple[Tensor, Tensor]:
+    """What `Learner.accumulate` gives for some visits, computed in the dtype of the weights.
+
+    Returns:
+        The mean loss, (2,): of `accumulate` and of `evaluate`; and the gradient by all trained weights, (N,).
+    """
+    weights = list(loop.learner.policy.parameters.values())
+
+    def fetch(chunk: Sequence[Visit]) -> Batch:
+        batch = loop.batcher.training(chunk)
+        return Batch(*(part.to(weights[0].dtype) if part.is_floating_point() else part for part in batch))
+
+    loop.optimizer.zero_grad()
+    loss = loop.learner.accumulate(visits, fetch)["loss"].item()
+    evaluated = loop.learner.evaluate(visits, fetch)["loss"]
+    whole = torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None])
+    return torch.tensor([loss, evaluated], dtype=torch.float64), whole.double()
 
 
 def rows(folder: Path, split: str = "train") -> list[dict[str, Any]]:
