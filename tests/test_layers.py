@@ -13,7 +13,7 @@ ORDER = [
     {"errors", "records", "seeds", "launch"},
     {"recipe", "recipe_yaml", "recipe_check", "recipe_io", "plugins", "store", "progress", "libraries"},
     {"zoo"},
-    {"data", "comparing", "pairing", "winrate", "scorers", "objectives", "models", "report"},
+    {"data", "statistics", "pairing", "scorers", "objectives", "models", "report"},
     {"sampling", "scoring", "training", "labelling", "oracle"},
     {"stages"},
     {"history"},

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from aifeedback.comparing import quantiles
-from aifeedback.labelling.accuracy import Verdict, accuracy, accuracy_with_ties, by_margin
+from aifeedback.statistics.comparing import quantiles
+from aifeedback.statistics.accuracy import Verdict, accuracy, accuracy_with_ties, by_margin
 from aifeedback.labelling.labels import Label
 from aifeedback.labelling.pairs import person
 from aifeedback.labelling.work import Judged

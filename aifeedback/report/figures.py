@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aifeedback.winrate import Estimate, compare
+from aifeedback.statistics.winrate import Estimate, compare
 
 Key = tuple[str, int]  # prompt id, index of the image
 Scores = Mapping[Key, float | None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from aifeedback.comparing import quantiles
+from aifeedback.statistics.comparing import quantiles
 from aifeedback.pairing import GIVEN, UNITS, Entry, PairingResult, agreement
 
 SHUFFLED = "shuffled at random, a control that must not gain"

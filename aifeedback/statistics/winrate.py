@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 LEVEL = 0.95
 MIN_DECIDED = 6  # with five decided prompts even a clean sweep has p = 2 / 2^5 = 0.0625
-_CHUNK = 2_000_000  # resampling weights held in memory at a time
+CHUNK = 2_000_000  # resampling weights held in memory at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,25 +92,28 @@ def sign_test(better: int, worse: int) -> float:
     return min(1.0, 2 * tail / (1 << n))
 
 
-def clustered_intervals(values: Floats, clusters: Sequence[str], draws: int, seed: int) -> list[Interval]:
+def clustered_intervals(
+    values: Floats, clusters: Sequence[str], draws: int, seed: int, chunk: int = CHUNK
+) -> list[Interval]:
     """Percentile-bootstrap intervals of the means of several columns, resampling whole clusters.
 
     Shapes: values (N, M), clusters of N names -> M intervals. All columns share the same resamples. Depends on
-    the seed and the values alone: not on the order of the rows.
+    the seed and the values alone: neither on the order of the rows nor on `chunk`, the weights held at a time.
     """
     _, inverse = np.unique(np.asarray(clusters), return_inverse=True)
     counts = np.bincount(inverse).astype(np.float64)
     sums = np.stack([np.bincount(inverse, weights=column) for column in values.T], axis=1)
-    means = np.concatenate([(w @ sums) / (w @ counts)[:, None] for w in _resamples(len(counts), draws, seed)])
+    resamples = _resamples(len(counts), draws, seed, chunk)
+    means = np.concatenate([(weights @ sums) / (weights @ counts)[:, None] for weights in resamples])
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
     return [Interval(float(a), float(b)) for a, b in zip(low, high, strict=True)]
 
 
-def _resamples(clusters: int, draws: int, seed: int) -> Iterator[Floats]:
+def _resamples(clusters: int, draws: int, seed: int, chunk: int) -> Iterator[Floats]:
     """How often each cluster is drawn: `draws` rows (draws, clusters), some rows at a time."""
     rng = np.random.default_rng(seed)
-    rows = max(1, _CHUNK // clusters)
+    rows = max(1, chunk // clusters)
     for start in range(0, draws, rows):
         size = min(rows, draws - start)
         yield rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=size).astype(np.float64)

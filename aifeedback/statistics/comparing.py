@@ -40,7 +40,7 @@ def pooled_deviations(prompts: Sequence[Columns]) -> dict[str, float]:
         freedom += len(next(iter(columns.values()))) - 1
         for name, values in columns.items():
             squares.setdefault(name, []).extend(d * d for d in _centred(values))
-    return {name: math.sqrt(math.fsum(found) / freedom) for name, found in squares.items()}
+    return {name: math.sqrt(math.fsum(own) / freedom) for name, own in squares.items()}
 
 
 def win_fractions(columns: Sequence[Sequence[float]]) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aifeedback.winrate import Interval, clustered_intervals, compare, outcomes, sign_test
+from aifeedback.statistics.winrate import Interval, clustered_intervals, compare, outcomes, sign_test
 
 
 def test_outcomes_count_a_tie_as_half() -> None:
@@ -61,12 +61,11 @@ def test_unequal_clusters_are_weighted_by_their_size() -> None:
     assert compare([0, 0, 0, 0], [1, 1, 1, 0], list("aaab"), draws=100).difference.value == 0.75
 
 
-def test_interval_does_not_depend_on_row_order_or_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interval_does_not_depend_on_row_order_or_chunks() -> None:
     values = np.random.default_rng(0).normal(size=(40, 2))
     clusters = [str(i // 4) for i in range(40)]
     whole = clustered_intervals(values, clusters, draws=300, seed=1)
-    monkeypatch.setattr("aifeedback.winrate._CHUNK", 70)
-    assert clustered_intervals(values, clusters, draws=300, seed=1) == whole
+    assert clustered_intervals(values, clusters, draws=300, seed=1, chunk=70) == whole
     order = np.random.default_rng(1).permutation(40)
     shuffled = clustered_intervals(values[order], [clusters[i] for i in order], draws=300, seed=1)
     assert np.allclose([[i.low, i.high] for i in shuffled], [[i.low, i.high] for i in whole])

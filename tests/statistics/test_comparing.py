@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from aifeedback import comparing
+from aifeedback.statistics import comparing
 
 
 def test_spread_is_pooled_over_prompts_about_their_own_means() -> None:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aifeedback.comparing import quantiles
-from aifeedback.winrate import MIN_DECIDED, Interval, clustered_intervals
+from aifeedback.statistics.comparing import quantiles
+from aifeedback.statistics.winrate import MIN_DECIDED, Interval, clustered_intervals
 
 THRESHOLDS = tuple(n / 10 for n in range(11))
 _DRAWS = 1000
@@ -96,20 +96,22 @@ def accuracy_with_ties(verdicts: Sequence[Verdict], tau: float, threshold: float
     """
     if not verdicts:
         return None
-    given = THRESHOLDS if threshold is None else (threshold,)
-    values = [_points(verdicts, tau, t) / len(verdicts) for t in given]
-    best = max(range(len(given)), key=lambda i: values[i])
-    return WithTies(len(verdicts), values[best], given[best], threshold is None)
+    differences = [math.tanh(v.difference / tau / 2) for v in verdicts]  # of the two probabilities: 2 sigma(x) - 1
+    people = [v.person for v in verdicts]
+    thresholds = THRESHOLDS if threshold is None else (threshold,)
+    values = [_points(people, differences, t) / len(verdicts) for t in thresholds]
+    best = max(range(len(values)), key=lambda i: values[i])
+    return WithTies(len(verdicts), values[best], thresholds[best], threshold is None)
 
 
 def by_margin(verdicts: Sequence[Verdict], bins: int = 4) -> list[Bin]:
     """The pairs in bins of equal size by the size of their score difference."""
     sizes = [abs(v.difference) for v in verdicts]
     edges = list(dict.fromkeys(quantiles(sizes, [i / bins for i in range(bins + 1)])))
-    found: list[list[Verdict]] = [[] for _ in edges[:-1] or edges]
+    groups: list[list[Verdict]] = [[] for _ in edges[:-1] or edges]
     for verdict, size in zip(verdicts, sizes, strict=True):
-        found[min(bisect_right(edges, size) - 1, len(found) - 1)].append(verdict)
-    return [_bin(members) for members in found if members]
+        groups[min(bisect_right(edges, size) - 1, len(groups) - 1)].append(verdict)
+    return [_bin(group) for group in groups if group]
 
 
 def _bin(members: Sequence[Verdict]) -> Bin:
@@ -119,14 +121,10 @@ def _bin(members: Sequence[Verdict]) -> Bin:
     return Bin(min(sizes), max(sizes), right.count(1), right.count(0), ties, right.count(0.5), _mean(right))
 
 
-def _points(verdicts: Sequence[Verdict], tau: float, threshold: float) -> float:
-    return math.fsum(_point(v, threshold, math.tanh(v.difference / tau / 2)) for v in verdicts)
-
-
-def _point(verdict: Verdict, threshold: float, difference: float) -> float:
-    """`difference` is that of the two probabilities: 2 sigma(x) - 1 = tanh(x / 2)."""
-    said = 0.5 if abs(difference) <= threshold else float(difference > 0)
-    return 1 - abs(said - verdict.person)
+def _points(people: Sequence[float], differences: Sequence[float], threshold: float) -> float:
+    """1 for the same answer, half a point where one of the two says tie; `differences` are of probabilities."""
+    answers = [0.5 if abs(difference) <= threshold else float(difference > 0) for difference in differences]
+    return math.fsum(1 - abs(answer - person) for answer, person in zip(answers, people, strict=True))
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from aifeedback.labelling.accuracy import Verdict, accuracy, accuracy_with_ties, by_margin
+from aifeedback.statistics.accuracy import Verdict, accuracy, accuracy_with_ties, by_margin
 from aifeedback.labelling.labels import Label, label
 from aifeedback.labelling.pairs import person
 from aifeedback.pairing import Entry, Rules, agreement
