@@ -7,10 +7,10 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from aifeedback.data.preferences import Preferences
 from aifeedback.data.prompts import PromptList
 from aifeedback.data.weights import local_folder
 from aifeedback.launch import Launch
+from aifeedback.readers.pickapic import Preferences
 from aifeedback.recipe import Prompts, Recipe
 from aifeedback.stages import plan
 

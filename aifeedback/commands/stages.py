@@ -15,7 +15,6 @@ from aifeedback import pipeline, recipe_io
 from aifeedback.commands import (
     Chosen,
     choose,
-    judge_tool,
     launch_of,
     launch_options,
     process_option,
@@ -66,15 +65,9 @@ def generate(**options: Any) -> None:
 @click.command()
 @recipe_arguments
 @worker_options
-@judge_tool.options
 @launch_options
 def judge(**options: Any) -> None:
-    """Score the candidates and make preference sets of the scores.
-
-    With --images or --pairs: score images or label pairs that lie anywhere, without a recipe or a run directory.
-    """
-    if judge_tool.asked(options):
-        return judge_tool.play(options)
+    """Score the candidates and make preference sets of the scores."""
     _play(["judge"], options)
 
 

@@ -62,6 +62,11 @@ def prompt_of(text: str) -> Prompt:
     return Prompt(valid.strip(), Prompt(canonical(valid)).id)
 
 
+def base_id(prompt_id: str) -> str:
+    """The id of the prompt's text, without the number of an imported row (see `readers/pickapic.py`)."""
+    return prompt_id.partition("-")[0]
+
+
 def load(
     source: str,
     *,

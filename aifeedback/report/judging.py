@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from aifeedback.statistics.comparing import quantiles
 from aifeedback.pairing import GIVEN, UNITS, Entry, PairingResult, agreement
+from aifeedback.statistics.comparing import quantiles
 
 SHUFFLED = "shuffled at random, a control that must not gain"
 

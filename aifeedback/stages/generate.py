@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aifeedback.data.preferences import Preferences
 from aifeedback.data.prompts import PromptList
 from aifeedback.errors import UsageError
 from aifeedback.launch import Launch, StageReport
 from aifeedback.progress import Progress
+from aifeedback.readers.pickapic import Preferences
 from aifeedback.recipe import Generate, Recipe
 from aifeedback.records import Candidate
 from aifeedback.stages import plan
@@ -91,8 +91,8 @@ class Tally:
     def counts(self, source: PromptList | Preferences) -> dict[str, int]:
         """By name; the same for a run that was interrupted and one that was not."""
         if isinstance(source, Preferences):
-            given = {"pairs": len(self.prompts), "labelled": self.labelled // 2, "ties": self.ties // 2}
-            return {"candidates": self.images, **given, "empty": source.empty}
+            pairs = {"pairs": len(self.prompts), "labelled": self.labelled // 2, "ties": self.ties // 2}
+            return {"candidates": self.images, **pairs, **source.odd, "empty": source.empty}
         dropped = {"duplicates": source.duplicates, "empty": source.empty}
         return {
             "candidates": self.images, "prompts": len(self.prompts), "truncated": len(self.truncated), **dropped,

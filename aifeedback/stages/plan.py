@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from aifeedback import plugins
-from aifeedback.data import preferences, prompts
-from aifeedback.data.preferences import Preferences, base_id
-from aifeedback.data.prompts import PromptList
+from aifeedback.data import prompts
+from aifeedback.data.prompts import PromptList, base_id
 from aifeedback.data.weights import weights_identity
 from aifeedback.errors import UsageError
+from aifeedback.readers.pickapic import Preferences, open_preferences
 from aifeedback.recipe import Prompts, Recipe, Section
 from aifeedback.store.run_dir import StageDir
 from aifeedback.store.shards import shard_numbers
@@ -41,7 +41,7 @@ def load_prompts(section: Prompts, offline: bool = False, key: str = "prompts") 
 def candidate_source(recipe: Recipe, offline: bool = False) -> PromptList | Preferences:
     """What candidates are made of: the prompts to generate from, or the preferences to import."""
     if recipe.import_ is not None:
-        return preferences.open_preferences(recipe.import_.source)
+        return open_preferences(recipe.import_.source)
     if recipe.prompts is None:
         raise UsageError(f"recipe {recipe.name}: no prompts to generate from", hint="set prompts.source")
     return load_prompts(recipe.prompts, offline)

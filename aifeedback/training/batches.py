@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aifeedback.data.preferences import base_id
+from aifeedback.data.prompts import base_id
 from aifeedback.errors import UsageError
 from aifeedback.records import PreferenceSet
 from aifeedback.seeds import derive_seed

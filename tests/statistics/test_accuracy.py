@@ -7,9 +7,6 @@ import math
 import pytest
 
 from aifeedback.statistics.accuracy import Verdict, accuracy, accuracy_with_ties, by_margin
-from aifeedback.labelling.labels import Label, label
-from aifeedback.labelling.pairs import person
-from aifeedback.pairing import Entry, Rules, agreement
 
 LN3, LN9 = math.log(3), math.log(9)  # probabilities 3/4 : 1/4 and 9/10 : 1/10, that is differences 0.5 and 0.8
 
@@ -72,48 +69,3 @@ def test_by_margin_puts_equal_numbers_into_bins() -> None:
     assert [(b.low, b.high, b.agree, b.disagree, b.accuracy) for b in found] == [(1, 4, 0, 4, 0.0), (5, 8, 4, 0, 1.0)]
     (only,) = by_margin([Verdict(1, 0, "a"), Verdict(0.5, 0, "a")])
     assert (only.tied_by_scorer, only.tied_by_people, only.accuracy) == (1, 1, 0.5)
-
-
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        ((1.0, 0.0, True), (1.0, None)),
-        ((0, 1, None), (0.0, None)),
-        (("0.5", "0.5", "True"), (0.5, None)),
-        ((1.0, None, True), (1.0, None)),
-        ((1.0, 0.0, False), (None, None)),
-        ((None, None, True), (None, None)),
-        (("", "", True), (None, None)),
-        ((float("nan"), 0.0, True), (None, None)),
-        ((2.0, 0.0, True), (None, "label outside 0, 0.5, 1")),
-        ((1.0, 1.0, True), (None, "labels do not add up to 1")),
-        (("yes", "no", True), (None, "label is no number")),
-    ],
-)
-def test_what_a_person_said(row: tuple[object, ...], said: tuple[float | None, str | None]) -> None:
-    assert person(row, ("label_0", "label_1", "has_label")) == said
-
-
-def entries(*pairs: tuple[float | None, float | None]) -> list[Entry]:
-    sides = [(n, side, value) for n, two in enumerate(pairs) for side, value in enumerate(two)]
-    return [Entry(str(n), "p", side, f"{n}{side}", {"s": value}) for n, side, value in sides]
-
-
-def test_labels_of_one_scorer() -> None:
-    labels, why = label(entries((2.0, 1.0), (1.0, 4.0), (3.0, 3.0), (1.0, None)), Rules())
-    assert labels == [Label(1.0, 1.0), Label(0.0, 3.0), Label(0.5), Label(None)]
-    assert why == {"tie": 1, "unscored by s: no reason given": 1}
-
-
-def test_a_margin_makes_ties_and_so_does_the_same_image_twice() -> None:
-    labels, why = label(entries((2.0, 1.0), (1.0, 4.0)), Rules(min_margin=2.0))
-    assert labels == [Label(0.5), Label(0.0, 3.0)]
-    same = [Entry("0", "p", side, "same", {"s": 1.0}) for side in (0, 1)]
-    assert label(same, Rules()) == ([Label(0.5)], {"identical image": 1})
-
-
-def test_kendall_tau_compares_within_pairs_only() -> None:
-    # pairs ordered alike, alike, unlike; scores of different pairs lie far apart and must not matter
-    two = [((1, 10), (2, 20)), ((-5, 7), (-6, 6)), ((100, -3), (90, -2))]
-    found = [Entry(str(n), "p", side, "", {"a": a, "b": b}) for n, p in enumerate(two) for side, (a, b) in enumerate(p)]
-    assert agreement(found) == {("a", "b"): pytest.approx((1 + 1 - 1) / 3)}

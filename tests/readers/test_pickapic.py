@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from aifeedback.data.preferences import _digest, base_id, open_preferences
+from aifeedback.data.prompts import base_id
 from aifeedback.data.tables import open_table
 from aifeedback.errors import UsageError
+from aifeedback.readers.pickapic import _digest, open_preferences
 
 
 def picture(colour: str) -> bytes:
@@ -45,6 +46,19 @@ def test_rows_become_sets_of_two_with_labels(tmp_path: Path) -> None:
     assert found[2].prompt_id == found[0].prompt_id + "-1" and base_id(found[2].prompt_id) == found[0].prompt_id
     assert (found[0].model, found[1].model, found[0].width, found[0].height) == ("m", "imported", 6, 4)
     assert source.candidates(1, 3) == found[2:6]
+
+
+@pytest.mark.parametrize("marks", [[True, False], pa.array([1, 0], pa.int8()), ["True", "False"]])
+def test_labels_are_read_by_one_rule(tmp_path: Path, marks: Any) -> None:
+    """The same as for `aifb label`: whatever spells `has_label`; odd labels are counted and are none."""
+    red, blue = picture("red"), picture("blue")
+    rows = [("a", red, blue, 1.0, 0.0), ("b", red, blue, 1.0, 0.0)]
+    source = open_preferences(str(write(tmp_path / "p.parquet", rows, has_label=marks)))
+    assert [c.label for c in source.candidates(0, 2)] == [1.0, 0.0, None, None]
+    rows = [("a", red, blue, 80, 20), ("b", red, blue, 1, 1), ("c", red, blue, 0.5, None), ("", red, blue, 7, 7)]
+    source = open_preferences(str(write(tmp_path / "p.parquet", rows)))
+    assert [c.label for c in source.candidates(0, 3)] == [None, None, None, None, 0.5, 0.5]
+    assert source.odd == {"label outside 0, 0.5, 1": 1, "labels do not add up to 1": 1}
 
 
 @pytest.mark.parametrize(
@@ -110,6 +124,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_shards_in_turn_decode_each_row_once(tmp_path: Path, decoded: list[int]) -> None:
     """One row group, as pandas writes; shards that divide neither it nor a batch."""
     source = open_preferences(str(many(tmp_path / "p.parquet", 300)))
+    decoded.clear()  # of captions and labels
     found = [c for start in range(0, 300, 40) for c in source.candidates(start, start + 40)]
     assert [c.prompt for c in found[::2]] == [f"scene {n}" for n in range(300)]
     assert sum(decoded) == 300
@@ -117,6 +132,7 @@ def test_shards_in_turn_decode_each_row_once(tmp_path: Path, decoded: list[int])
 
 def test_what_lies_behind_and_other_row_groups_are_not_decoded(tmp_path: Path, decoded: list[int]) -> None:
     source = open_preferences(str(many(tmp_path / "p.parquet", 600, row_group_size=200)))
+    decoded.clear()  # of captions and labels
     assert [c.prompt for c in source.candidates(410, 412)[::2]] == ["scene 410", "scene 411"]
     assert sum(decoded) == 64, "the first batch of the third group"
     assert [c.prompt for c in source.candidates(5, 6)[::2]] == ["scene 5"], "back again"

@@ -11,17 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from aifeedback.errors import UsageError
-from aifeedback.labelling.images import images_of
-from tests.labelling.conftest import GOOD, picture
+from aifeedback.readers.images import ImageOptions, images_of
+from tests.pictures import GOOD, picture
 
 ORDER = ["pictures/1.png", "pictures/2.png", "pictures/10.png"]
 
 
-def rows_of(source: str, **more: Any) -> list[tuple[Any, str | None]]:
-    work = images_of(source, **more)
-    rows = [row for block in work.table.read(2) for row in block.to_pylist()]
-    assert len(rows) == work.table.rows == work.pictures
-    return [(row[work.images[0]], row[work.prompt]) for row in rows]
+def rows_of(*sources: str, **options: Any) -> list[tuple[Any, str | None]]:
+    source = images_of(sources, ImageOptions(**options))
+    rows = [row for block in source.table.read(2) for row in block.to_pylist()]
+    assert len(rows) == source.table.rows == source.pictures
+    return [(row[source.images[0]], row[source.prompt]) for row in rows]
 
 
 def test_lines_go_to_images_in_natural_order(folder: Path) -> None:
@@ -33,6 +33,34 @@ def test_lines_go_to_images_in_natural_order(folder: Path) -> None:
 
 def test_one_image(folder: Path) -> None:
     assert rows_of("pictures/2.png", prompt="a cat") == [("pictures/2.png", "a cat")]
+
+
+def test_several_sources(folder: Path) -> None:
+    """Images and folders are one list for a list of prompts; a name that two folders share is no name."""
+    Path("more").mkdir()
+    for name in ("1.png", "7.png"):
+        Path("more", name).write_bytes(picture(GOOD[1]))
+    Path("p.txt").write_text("a\nb\nc\nd\ne\nf\n")
+    names = [*ORDER, "pictures/2.png", "more/1.png", "more/7.png"]
+    assert rows_of("pictures", "pictures/2.png", "more", prompts="p.txt") == list(zip(names, "abcdef", strict=True))
+    Path("n.csv").write_text("image,prompt\npictures/1.png,a\n2.png,b\n10,c\nmore/1.png,d\n7.png,e\n")
+    assert rows_of("pictures", "more", prompts="n.csv") == list(zip([*ORDER, *names[4:]], "abcde", strict=True))
+    Path("n.csv").write_text("image,prompt\n1.png,a\n2.png,b\n10,c\n1.png,d\n7.png,e\n")
+    with pytest.raises(UsageError, match=r"n.csv: 2 rows name no image of the folder, the first is 1.png"):
+        rows_of("pictures", "more", prompts="n.csv")
+
+
+def test_tables_and_images_in_their_order(folder: Path) -> None:
+    Path("a.csv").write_text("image,prompt\npictures/10.png,ten\n")
+    Path("pictures/b.csv").write_text("image,prompt\n1.png,one\n")
+    Path("pictures/2.txt").write_text("two")
+    names = ["pictures/10.png", "pictures/2.png", "1.png"]
+    assert rows_of("a.csv", "pictures/2.png", "pictures/b.csv") == list(zip(names, ["ten", "two", "one"], strict=True))
+    with pytest.raises(UsageError, match="--prompts goes with images and folders of them, or with one table"):
+        rows_of("a.csv", "pictures", prompts="p.txt")
+    source = images_of(["a.csv", "pictures/b.csv"], ImageOptions())
+    assert [part.root for part in source.parts] == [Path(), Path("pictures")]
+    assert [source.head(n).table.rows for n in (None, 2, 1)] == [2, 2, 1]
 
 
 def test_one_prompt_for_all(folder: Path) -> None:
@@ -50,6 +78,11 @@ def test_text_files_beside_the_images(folder: Path) -> None:
     Path("pictures/1.txt").write_text("one\n")
     Path("pictures/10.txt").write_text("ten")
     assert rows_of("pictures") == list(zip(ORDER, ["one\n", None, "ten"], strict=True))
+    Path("pictures/2.txt").write_text("two", "utf-8-sig")
+    assert rows_of("pictures")[1] == ("pictures/2.png", "two")
+    Path("pictures/2.txt").write_text("two", "utf-16")
+    with pytest.raises(UsageError, match=r"pictures/2.txt: not UTF-8"):
+        rows_of("pictures")
 
 
 def test_subfolders_count_hidden_ones_do_not(folder: Path) -> None:
@@ -61,8 +94,9 @@ def test_subfolders_count_hidden_ones_do_not(folder: Path) -> None:
 
 def test_a_manifest_s_paths_are_relative_to_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("pictures/m.csv").write_text("image,prompt,id\n1.png,one,7\n")
-    assert images_of("pictures/m.csv").root == Path("pictures")
-    assert images_of("pictures/m.csv", root=Path("elsewhere")).root == Path("elsewhere")
+    for root in (None, Path("elsewhere")):
+        (part,) = images_of(["pictures/m.csv"], ImageOptions(root=root)).parts
+        assert part.root == (root or Path("pictures"))
     Path("m.jsonl").write_text('{"path": "pictures/1.png", "words": "one"}\n{"path": "pictures/2.png"}\n')
     assert rows_of("m.jsonl", prompt_column="words") == [("pictures/1.png", "one"), ("pictures/2.png", None)]
     Path("n.csv").write_text("image\npictures/1.png\npictures/1.png\n")
@@ -115,4 +149,4 @@ def test_what_is_refused(folder: Path, source: str, more: dict[str, Any], said: 
     }.items():
         Path(name).write_text(text)
     with pytest.raises(UsageError, match=said):
-        images_of(source, **more)
+        images_of([source], ImageOptions(**more))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,17 +26,12 @@ def label(entries: Sequence[Entry], rules: Rules) -> tuple[list[Label], dict[str
         rules: as `aifeedback.pairing` reads them; every pair is a prompt of its own there.
     """
     result = pair(entries, rules)
-    decided = {made.prompt_id: made for made in result.sets}
+    winners = {preferred.prompt_id: preferred for preferred in result.sets}
     labels = []
     for first, second in zip(entries[::2], entries[1::2], strict=True):
-        made = decided.get(first.prompt_id)
-        if made is not None:
-            labels.append(Label(float(made.indices[0] == first.index), made.margin))
+        preferred = winners.get(first.prompt_id)
+        if preferred is not None:
+            labels.append(Label(float(preferred.indices[0] == first.index), preferred.margin))
         else:
-            labels.append(Label(0.5 if _scored(first) and _scored(second) else None))
-    reasons = Counter({reason: n for reason, n in result.dropped.items() if not reason.startswith("prompt with")})
-    return labels, dict(reasons)
-
-
-def _scored(entry: Entry) -> bool:
-    return all(value is not None for value in entry.scores.values())
+            labels.append(Label(None if None in (*first.scores.values(), *second.scores.values()) else 0.5))
+    return labels, {name: count for name, count in result.dropped.items() if not name.startswith("prompt with")}

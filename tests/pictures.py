@@ -1,4 +1,4 @@
-"""Pictures of the embedded domain, of which the `shapes` scorer knows the truth."""
+"""Pictures of the embedded domain, of which the `shapes` scorer knows the truth, and calls of `score` and `label`."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def prompts(folder: Path) -> Path:
     return folder
 
 
-def judge(*words: str, code: int = 0) -> None:
-    """`aifb judge WORDS`, with the exit code that is expected."""
-    assert main(["judge", *words]) == code
+def aifb(*words: str, code: int = 0) -> None:
+    """`aifb WORDS`, with the exit code that is expected."""
+    assert main(words) == code
 
 
 def rows(path: str) -> list[dict[str, Any]]:
     """Rows of a parquet file."""
-    found: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    return found
+    table: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return table

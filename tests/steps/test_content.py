@@ -14,18 +14,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from aifeedback.labelling import kept
+from aifeedback.steps import content
 from aifeedback.store.claims import Claims
 from aifeedback.zoo import scenes
-from tests.labelling.conftest import GOOD, WRONG, judge, picture, rows
+from tests.pictures import GOOD, WRONG, aifb, picture, rows
 
 ROOT = Path(__file__).parents[2]
 COUNTING = """
 import os, signal
-from aifeedback.labelling import kept
+from aifeedback.steps import content
 from aifeedback.scorers import jpeg_size
 
-kept.FLUSH_SECONDS = 0.0
+content.FLUSH_SECONDS = 0.0
 
 
 class Counting:
@@ -54,12 +54,12 @@ def load(*, device):
 def test_a_killed_call_goes_on_where_it_was(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(kept, "FLUSH_SECONDS", kept.FLUSH_SECONDS)  # counting.py sets it
+    monkeypatch.setattr(content, "FLUSH_SECONDS", content.FLUSH_SECONDS)  # counting.py sets it
     (folder / "counting.py").write_text(COUNTING)
     for n in range(12):
         scene = scenes.random_scene(random.Random(n))
         scenes.render(scene, random.Random(n)).resize((10 + n, 10)).save(folder / "pictures" / f"x{n}.png")
-    words = ["judge", "--images", "pictures", "--prompt", "x", "--scorer", "counting:load", "--allow-code"]
+    words = ["score", "pictures", "--prompt", "x", "--scorer", "counting:load", "--allow-code"]
     command = [sys.executable, "-m", "aifeedback", *words, "--micro-batch", "1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.run(command, env=environment, capture_output=True).returncode == -signal.SIGKILL
@@ -67,7 +67,7 @@ def test_a_killed_call_goes_on_where_it_was(
     assert len(Path("seen").read_text()) == 7
     Path("resumed").touch()
     monkeypatch.syspath_prepend(folder)
-    judge(*words[1:], "--micro-batch", "1")
+    aifb(*words, "--micro-batch", "1")
     before = re.search(r"scored before  (\d+)", capsys.readouterr().out)
     assert before is not None and 1 <= int(before[1]) <= 6  # what was written before the kill
     assert len(Path("seen").read_text()) == 7 + 15 - int(before[1])
@@ -75,20 +75,20 @@ def test_a_killed_call_goes_on_where_it_was(
 
 
 def test_scores_are_kept_by_content_and_scorer(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--images", "pictures", "--prompts", "p.txt", "--json", "--scorer", "jpeg_size"]
-    judge(*words)
+    words = ["score", "pictures", "--prompts", "p.txt", "--json", "--scorer", "jpeg_size"]
+    aifb(*words)
     Path("scores.parquet").rename("first.parquet")
     Path("pictures/2.png").write_bytes(picture(GOOD[1], seed=5))
-    judge(*words, "--scorer", "shapes")  # a new image, and a scorer that has seen none
+    aifb(*words, "--scorer", "shapes")  # a new image, and a scorer that has seen none
     Path("scores.parquet").rename("second.parquet")
-    judge(*words, "judge.scorers.jpeg_size.quality=50")
+    aifb(*words, "judge.scorers.jpeg_size.quality=50")
     found = [json.loads(part + "}") for part in capsys.readouterr().out.split("\n}\n")[:-1]]
     assert [one["scored_before"] for one in found] == [0, 0, 0]
     first, second, third = ([row["jpeg_size"] for row in rows(f"{n}.parquet")] for n in ("first", "second", "scores"))
     assert (first[0], first[2]) == (second[0], second[2]) and first[1] != second[1]
     assert all(a < c for a, c in zip(second, third, strict=True))
     Path("scores.parquet").unlink()
-    judge(*words, "--scorer", "shapes")
+    aifb(*words, "--scorer", "shapes")
     assert json.loads(capsys.readouterr().out)["scored_before"] == 3
 
 
@@ -96,18 +96,18 @@ def test_two_calls_for_one_output_do_not_mix(prompts: Path, capsys: pytest.Captu
     Path("scores.parquet.parts").mkdir()
     with Claims(Path("scores.parquet.parts")).claim("scores") as mine:
         assert mine
-        judge("--images", "pictures", "--prompts", "p.txt", "--scorer", "jpeg_size", code=1)
+        aifb("score", "pictures", "--prompts", "p.txt", "--scorer", "jpeg_size", code=1)
     assert f"process {os.getpid()}" in capsys.readouterr().err
-    judge("--images", "pictures", "--prompts", "p.txt", "--scorer", "jpeg_size")
+    aifb("score", "pictures", "--prompts", "p.txt", "--scorer", "jpeg_size")
 
 
 def test_a_damaged_file_of_scores_is_made_again(prompts: Path) -> None:
-    words = ["--images", "pictures", "--prompts", "p.txt", "--scorer", "shapes"]
-    judge(*words)
+    words = ["score", "pictures", "--prompts", "p.txt", "--scorer", "shapes"]
+    aifb(*words)
     (part,) = Path("scores.parquet.parts").rglob("shard-*.parquet")
     part.write_bytes(part.read_bytes()[:-9])
     Path("scores.parquet").unlink()
-    judge(*words)
+    aifb(*words)
     assert [row["shapes"] for row in rows("scores.parquet")] == [1.0, WRONG, 1.0]
     assert part.with_name(part.name + ".damaged").exists()
 
@@ -149,13 +149,13 @@ def test_a_scorer_that_compares_sees_whole_pairs(
     # one prompt, images shared between pairs, a pair met twice
     Path("p.csv").write_text("image_0,image_1,prompt\n1.png,2.png,x\n3.png,2.png,x\n1.png,2.png,x\n2.png,1.png,x\n")
     words = ["--scorer", "wider:load", "--scorer", "jpeg_size", "--allow-code"]
-    judge("--pairs", "p.csv", *words)
+    aifb("label", "p.csv", *words)
     found = rows("pairs.parquet")
     assert [(row["wider:load_0"], row["wider:load_1"]) for row in found] == [(0, 1), (1, 0), (0, 1), (1, 0)]
     assert Path("compared").read_text() == "222"
     Path("pairs.parquet").unlink()
-    judge("--pairs", "p.csv", *words)
+    aifb("label", "p.csv", *words)
     assert Path("compared").read_text() == "222"
     capsys.readouterr()
-    judge("--images", "p.csv", "--image-column", "image_0", *words, code=2)
+    aifb("score", "p.csv", "--image-column", "image_0", *words, code=2)
     assert "wider:load: compares the images of a pair" in capsys.readouterr().err

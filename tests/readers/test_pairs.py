@@ -11,32 +11,32 @@ import pyarrow.parquet as pq
 import pytest
 
 from aifeedback.errors import UsageError
-from aifeedback.labelling.pairs import pairs_of
-from tests.labelling.conftest import pick_a_pic, write_pairs
+from aifeedback.readers import pair_readers, pairs_of
+from tests.pictures import pick_a_pic, write_pairs
 
 
 def rows_of(source: str) -> list[dict[str, Any]]:
-    work = pairs_of(source)
-    return [row for block in work.table.read(2) for row in block.to_pylist()]
+    return [row for block in pairs_of([source]).table.read(2) for row in block.to_pylist()]
 
 
 def test_pick_a_pic_keeps_every_column(folder: Path) -> None:
     rows = pick_a_pic([1, 0, 1, 1, 0], [1, 0, 0.5, 0, 1])
     write_pairs(Path("p.parquet"), rows)
-    work = pairs_of("p.parquet")
-    assert (work.images, work.prompt, work.labels) == (
+    source = pairs_of(["p.parquet"])
+    assert (source.images, source.prompt, source.labels) == (
         ("jpg_0", "jpg_1"),
         "caption",
         ("label_0", "label_1", "has_label"),
     )
-    assert work.pictures == 10
+    assert source.pictures == 10
     assert rows_of("p.parquet") == rows
 
 
 def test_pairs_by_path(folder: Path) -> None:
     Path("p.csv").write_text("image_0,image_1,prompt\na.png,b.png,x\n")
-    work = pairs_of("p.csv")
-    assert (work.images, work.prompt, work.labels, work.root) == (("image_0", "image_1"), "prompt", (), Path())
+    source = pairs_of(["p.csv"])
+    assert (source.images, source.prompt, source.labels) == (("image_0", "image_1"), "prompt", ())
+    assert source.parts[0].root == Path()
 
 
 def test_hpdv2_training_rows_are_pairs(folder: Path) -> None:
@@ -61,6 +61,28 @@ def test_imagerewarddb_groups_by_prompt(folder: Path) -> None:
     assert found == [("x", "a", "b", 0.0), ("y", "c", "d", 0.5)]
 
 
+def test_images_without_a_rank_or_a_prompt_s_id_are_left_out_and_counted(folder: Path) -> None:
+    rows = [("p", "a", "1"), ("p", "b", ""), ("p", "c", "2"), ("", "d", "1"), ("", "e", "2")]
+    lines = [f"{name},x,{image},{rank}" for name, image, rank in rows]
+    Path("metadata.csv").write_text("\n".join(["prompt_id,prompt,image_path,rank", *lines]))
+    source = pairs_of(["metadata.csv"])
+    assert [(row["image_0"], row["image_1"], row["label_0"]) for row in rows_of("metadata.csv")] == [("a", "c", 1.0)]
+    assert source.left_out == {"images without a rank": 1, "images without a prompt_id": 2}
+
+
+def test_what_was_labelled_is_pick_a_pic_although_it_has_the_paths_too() -> None:
+    columns = {"image_0", "image_1", "caption", "jpg_0", "jpg_1", "label_0"}
+    (reader,) = [reader for reader in pair_readers() if reader.reads(columns)]
+    assert reader.FORM == "Pick-a-Pic's jpg_0 and jpg_1 (bytes)"
+
+
+def test_a_lone_label_of_the_second_image_is_a_label(folder: Path) -> None:
+    Path("p.csv").write_text("image_0,image_1,prompt,label_1\na.png,b.png,x,1\n")
+    assert pairs_of(["p.csv"]).labels == ("label_1",)
+    Path("q.csv").write_text("image_0,image_1,prompt,has_label\na.png,b.png,x,1\n")
+    assert pairs_of(["q.csv"]).labels == ()
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -69,7 +91,9 @@ def test_imagerewarddb_groups_by_prompt(folder: Path) -> None:
         ("[]", "holds no rows"),
         ('[{"prompt": "x"}]', "holds no pairs, found prompt"),
         ('[{"image_0": "a", "image_1": "b"}]', "no column caption or prompt"),
-        ('[{"prompt": "x", "file_path": ["a"], "human_preference": [1, 0]}]', "1 images and 2 values"),
+        ('[{"prompt": "x", "file_path": ["a"], "human_preference": [1, 0]}]', "row 1 .* 1 images and 2 values"),
+        ('[{"prompt": "x", "image_path": "a", "rank": 1}]', "image_path and rank are no lists"),
+        ('[{"caption": "x", "jpg_0": "a.png", "jpg_1": "b.png"}]', "column jpg_. holds string, expected image bytes"),
         ('[{"caption": "x", "image_0": "a", "image_1": "b", "given_label_0": 1}]', "was labelled before"),
     ],
 )
@@ -77,12 +101,12 @@ def test_what_is_refused(folder: Path, text: str | None, said: str) -> None:
     if text is not None:
         Path("p.json").write_text(text)
     with pytest.raises(UsageError, match=said):
-        pairs_of("p.json")
+        pairs_of(["p.json"])
 
 
 def test_parquet_files_that_differ(folder: Path) -> None:
     Path("shards").mkdir()
     write_pairs(Path("shards/a.parquet"), pick_a_pic([1], [1]))
     write_pairs(Path("shards/b.parquet"), [{"caption": "x"}])
-    with pytest.raises(UsageError, match=r"b.parquet: its columns differ from those of a.parquet"):
-        pairs_of("shards")
+    with pytest.raises(UsageError, match=r"b.parquet: its columns differ from those of shards/a.parquet \(has_label, jpg_0, "):
+        pairs_of(["shards"])
