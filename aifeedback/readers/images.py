@@ -118,20 +118,16 @@ def _of_table(source: str, options: ImageOptions) -> Source:
         flag = "--prompt" if options.prompts is None else "--prompts"
         hint = f"leave {flag} out, or name the other column with --prompt-column"
         raise UsageError(f"{source}: has a column {PROMPT!r} of its own", hint=hint)
-    prompts = [options.prompt] * table.rows if options.prompts is None else _lines(options, table.rows, "rows")
-    return _with_prompts(table, image, prompts, root, options)
+    return _with_prompts(table, image, _in_order(options, table.rows, "rows"), root, options)
 
 
 def _of_files(name: str, files: list[File], options: ImageOptions) -> Source:
-    prompts: Sequence[str | None]
-    if options.prompt is not None:
-        prompts = [options.prompt] * len(files)
-    elif options.prompts is None:
+    if options.prompt is None and options.prompts is None:
         prompts = _beside(name, files)
     elif names := _naming(options):
         prompts = _by_name(names, options, files)
     else:
-        prompts = _lines(options, len(files), f"images in {name}")
+        prompts = _in_order(options, len(files), f"images in {name}")
     table = from_rows(name, [{"image": str(file.folder / file.name)} for file in files])
     return _with_prompts(table, "image", prompts, Path(), options)
 
@@ -153,9 +149,11 @@ def _beside(name: str, files: list[File]) -> list[str | None]:
     return [text_of(path) if path.is_file() else None for path in paths]
 
 
-def _lines(options: ImageOptions, count: int, what: str) -> list[str | None]:
-    """One prompt per image, in order."""
-    source = options.prompts or ""
+def _in_order(options: ImageOptions, count: int, what: str) -> list[str | None]:
+    """One prompt per image: the same for all, or line n for image n."""
+    source = options.prompts
+    if source is None:
+        return [options.prompt] * count
     if not source.startswith(("builtin:", "hf:")) and not Path(source).expanduser().is_file():
         raise UsageError(f"--prompts {source}: no such file", hint="one text for all images: --prompt TEXT")
     lines = texts.read_texts(source, options.prompt_column, offline=options.offline)
@@ -198,18 +196,17 @@ def _by_name(table: Table, options: ImageOptions, files: list[File]) -> list[str
 
 
 def _places(files: list[File]) -> dict[str, int | None]:
-    """What each image may be called -> its place; None where two share a name. Exact names come before vague ones.
-
-    Vague ones are the file name and any name without its ending, then the path below the folder, then the whole path.
-    """
+    """What each image may be called -> its place; None where two share a name. Exact names win over vague ones."""
     places: dict[str, int | None] = {}
-    for level in (
-        lambda file: {file.name.name, file.name.with_suffix("").as_posix(), file.name.stem},
-        lambda file: {file.name.as_posix()},
-        lambda file: {(file.folder / file.name).as_posix()},
-    ):
+    for level in zip(*map(_names, files), strict=True):
         own: dict[str, int | None] = {}
-        for place, file in enumerate(files):
-            own |= {name: None if name in own else place for name in level(file)}
+        for place, names in enumerate(level):
+            own |= {name: None if name in own else place for name in names}
         places |= own
     return places
+
+
+def _names(file: File) -> tuple[set[str], set[str], set[str]]:
+    """What an image may be called, from vague to exact: by its file name or without ending, below the folder, whole."""
+    name = file.name
+    return {name.name, name.with_suffix("").as_posix(), name.stem}, {name.as_posix()}, {(file.folder / name).as_posix()}

@@ -119,17 +119,14 @@ def open_preferences(source: str) -> Preferences:
     if not files:
         raise UsageError(f"{source}: no such parquet file or folder of them", hint="check import.source in the recipe")
     rows: list[Row] = []
-    times: Counter[str] = Counter()
-    odd: Counter[str] = Counter()
-    empty = 0
+    times, odd, empty = Counter[str](), Counter[str](), 0
     for file in files:
         for number, record in enumerate(_texts_and_labels(file)):
             prompt = prompt_of(record["caption"] or "")
             if not prompt.text:
                 empty += 1
                 continue
-            *_, reason = labels_of(record)
-            odd.update([reason] if reason else ())
+            odd.update(filter(None, [labels_of(record)[2]]))
             name = f"{prompt.id}-{times[prompt.id]}" if times[prompt.id] else prompt.id
             times[prompt.id] += 1
             rows.append(Row(file, number, Prompt(prompt.text, name)))
@@ -202,11 +199,9 @@ def _candidates(prompt: Prompt, record: Mapping[str, Any]) -> Iterator[Candidate
     for side, label in enumerate(labels_of(record)[:2]):
         image = record[f"jpg_{side}"]
         data: bytes = (image.get("bytes") if isinstance(image, dict) else image) or b""
-        width, height, reason = 0, 0, None
-        try:
-            width, height = open_image(data).size if data else (0, 0)
-        except UnusableImage as error:
-            reason = str(error)
         model = str(record.get(f"model_{side}") or "imported")
-        reason = reason if data else "no image"
-        yield Candidate(prompt.id, prompt.text, side, None, data, width, height, model, rejected=reason, label=label)
+        try:
+            size, reason = open_image(data).size, None
+        except UnusableImage as error:
+            size, reason = (0, 0), str(error) if data else "no image"
+        yield Candidate(prompt.id, prompt.text, side, None, data, *size, model, rejected=reason, label=label)

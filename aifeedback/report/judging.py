@@ -36,7 +36,12 @@ def judging_table(
         rows.append((f"margin ({unit})", spread.format(*margins)))
     for (a, b), tau in agreement(entries).items():
         rows.append((f"Kendall tau {a}, {b}", "undefined" if tau is None else f"{tau:+.3f}"))
-    width = max(len(label) for label, _ in rows)
+    return labelled(rows)
+
+
+def labelled(rows: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Labels and values in two columns."""
+    width = max((len(label) for label, _ in rows), default=0)
     return (f"{label:<{width}}  {value}" for label, value in rows)
 
 

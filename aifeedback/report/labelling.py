@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from aifeedback.pairing import agreement
+from aifeedback.report.judging import labelled
 from aifeedback.statistics.accuracy import Verdict, accuracy, accuracy_with_ties, by_margin
 from aifeedback.statistics.comparing import quantiles
 from aifeedback.steps.content import Judged
@@ -117,14 +118,14 @@ def _verdicts(judged: Judged, differences: Sequence[float | None]) -> list[Verdi
 
 def lines(data: Data) -> Iterator[str]:
     """The same for people to read."""
-    yield from _labelled(_heading(data))
+    yield from labelled([*_heading(data)])
     yield from _spread_lines(data["scorers"])
     for about in data["scorers"]:
         for side in ("best", "worst"):
             if images := ", ".join(f"{image['image']} {image['score']:.4g}" for image in about.get(side, ())):
                 yield f"{side} by {about['name']}: {images}"
-    taus = data["kendall_tau"].items()
-    yield from _labelled((f"Kendall tau {pair}", "undefined" if tau is None else f"{tau:+.3f}") for pair, tau in taus)
+    taus = {pair: "undefined" if tau is None else f"{tau:+.3f}" for pair, tau in data["kendall_tau"].items()}
+    yield from labelled([(f"Kendall tau {pair}", tau) for pair, tau in taus.items()])
     if data.get("people"):
         yield from _people_lines(data)
 
@@ -190,12 +191,6 @@ def _accuracy_row(name: str, dropped: Data, ties: Data | None) -> Row:
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
-
-
-def _labelled(pairs: Iterator[tuple[str, str]]) -> Iterator[str]:
-    rows = list(pairs)
-    width = max((len(label) for label, _ in rows), default=0)
-    return (f"{label:<{width}}  {value}" for label, value in rows)
 
 
 def _aligned(table: Sequence[Row]) -> Iterator[str]:

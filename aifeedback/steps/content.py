@@ -36,21 +36,14 @@ ScoreImages = Callable[[Sequence[str], list[Candidate]], Mapping[str, list[Score
 # --- what is known
 
 
-@dataclass
 class ScoreCache:
-    """Known scores of some scorers, by key; new ones are written every few seconds, and by `flush`.
+    """Known scores of some scorers, by key; new ones are written every few seconds, and by `flush`."""
 
-    Args:
-        compares: scorer -> whether it compares the images of a pair.
-        folders: scorer -> where its scores lie.
-    """
-
-    compares: dict[str, bool]
-    folders: dict[str, Path]
-
-    def __post_init__(self) -> None:
-        self.known = {name: _read(folder) for name, folder in self.folders.items()}
-        self._new: dict[str, dict[str, float]] = {name: {} for name in self.folders}
+    def __init__(self, run: RunDir, identities: Mapping[str, dict[str, Any]]) -> None:
+        self.compares = {name: bool(identity.get("compares")) for name, identity in identities.items()}
+        self._folders = {name: run.stage("scores", identity).path for name, identity in identities.items()}
+        self.known = {name: _read(folder) for name, folder in self._folders.items()}
+        self._new: dict[str, dict[str, float]] = {name: {} for name in identities}
         self._flushed = time.monotonic()
 
     def add(self, name: str, scores: Mapping[str, float]) -> None:
@@ -66,9 +59,9 @@ class ScoreCache:
 
         for name, scores in self._new.items():
             if scores:
-                number = max(shard_numbers(self.folders[name]), default=-1) + 1
+                number = max(shard_numbers(self._folders[name]), default=-1) + 1
                 table = pa.table({"key": list(scores), "score": pa.array(scores.values(), pa.float64())})
-                write_table(self.folders[name] / shard_name(number), table)
+                write_table(self._folders[name] / shard_name(number), table)
                 scores.clear()
         self._flushed = time.monotonic()
 
@@ -85,10 +78,7 @@ def score_cache(folder: Path, identities: Mapping[str, dict[str, Any]]) -> Itera
         if not is_mine:
             holder = claims.holder("scores")
             raise StoreError(f"{folder}: {holder} is scoring into it", hint="wait for it, or use another --out")
-        cache = ScoreCache(
-            {name: bool(identity.get("compares")) for name, identity in identities.items()},
-            {name: run.stage("scores", identity).path for name, identity in identities.items()},
-        )
+        cache = ScoreCache(run, identities)
         try:
             yield cache
         finally:

@@ -108,5 +108,7 @@ def test_parquet_files_that_differ(folder: Path) -> None:
     Path("shards").mkdir()
     write_pairs(Path("shards/a.parquet"), pick_a_pic([1], [1]))
     write_pairs(Path("shards/b.parquet"), [{"caption": "x"}])
-    with pytest.raises(UsageError, match=r"b.parquet: its columns differ from those of shards/a.parquet \(has_label, jpg_0, "):
+    with pytest.raises(
+        UsageError, match=r"b.parquet: its columns differ from those of shards/a.parquet \(has_label, jpg_0, "
+    ):
         pairs_of(["shards"])
