@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @judging.out_option("pairs.parquet")
 @judging.options
 def label(**options: Any) -> None:
-    """Label pairs of images that lie anywhere, without a recipe or a run directory.
+    """Label pairs of images; no recipe, no run directory.
 
     PAIRS are tables: Pick-a-Pic (jpg_0, jpg_1, caption), image_0 and image_1 as paths, HPDv2, ImageRewardDB. Where
     people labelled them too, it prints how far the scorers agree with them.

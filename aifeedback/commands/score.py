@@ -19,7 +19,7 @@ from aifeedback.commands import judging
 @judging.out_option("scores.parquet")
 @judging.options
 def score(**options: Any) -> None:
-    """Score images that lie anywhere, without a recipe or a run directory.
+    """Score images; no recipe, no run directory.
 
     IMAGES are folders, single images, and tables that hold or name images (csv, tsv, jsonl, json, parquet).
 

@@ -227,7 +227,7 @@ def _blocks(source: Source, size: int, judged: Judged) -> Iterator[list[Picture]
     for table, root in source.parts:
         start = number
         for block in table.read(max(1, size // len(source.images))):
-            pictures = []
+            pictures: list[Picture] = []
             for row in block.select(columns).to_pylist():
                 place = f"{Path(table.source).name}:{number - start + 1}"
                 images = [stored_image(row[column], root, place) for column in source.images]

@@ -55,8 +55,8 @@ def test_labels_are_read_by_one_rule(tmp_path: Path, marks: Any) -> None:
     rows = [("a", red, blue, 1.0, 0.0), ("b", red, blue, 1.0, 0.0)]
     source = open_preferences(str(write(tmp_path / "p.parquet", rows, has_label=marks)))
     assert [c.label for c in source.candidates(0, 2)] == [1.0, 0.0, None, None]
-    rows = [("a", red, blue, 80, 20), ("b", red, blue, 1, 1), ("c", red, blue, 0.5, None), ("", red, blue, 7, 7)]
-    source = open_preferences(str(write(tmp_path / "p.parquet", rows)))
+    odd = [("a", red, blue, 80, 20), ("b", red, blue, 1, 1), ("c", red, blue, 0.5, None), ("", red, blue, 7, 7)]
+    source = open_preferences(str(write(tmp_path / "p.parquet", odd)))
     assert [c.label for c in source.candidates(0, 3)] == [None, None, None, None, 0.5, 0.5]
     assert source.odd == {"label outside 0, 0.5, 1": 1, "labels do not add up to 1": 1}
 
