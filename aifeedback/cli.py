@@ -16,6 +16,8 @@ from collections.abc import Sequence
 import click
 
 from aifeedback.commands import browse, doctor, stages, verify
+from aifeedback.commands.label import label
+from aifeedback.commands.score import score
 from aifeedback.errors import AIFeedbackError, Interrupted
 from aifeedback.logs import log_to_stderr
 
@@ -30,7 +32,7 @@ def aifb() -> None:
     """Align text-to-image diffusion models with AI feedback: generate, judge, train, eval."""
 
 
-for _command in (*stages.COMMANDS, *browse.COMMANDS, verify.verify, doctor.doctor):
+for _command in (*stages.COMMANDS, score, label, *browse.COMMANDS, verify.verify, doctor.doctor):
     aifb.add_command(_command)
 
 

@@ -8,7 +8,6 @@ from typing import Literal
 
 from aifeedback.errors import UsageError
 
-
 VERBS = ("generate", "judge", "encode", "train", "eval")
 """The verbs that play a part of a recipe, in order."""
 

@@ -1,6 +1,6 @@
 """Scores to preference sets. Pure: the same scores always give the same sets; scores themselves are never changed.
 
-What is compared, and in whose unit `margin` is: `aifeedback.comparing`.
+What is compared, and in whose unit `margin` is: `aifeedback.statistics.comparing`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,16 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Literal
 
-from aifeedback.comparing import Aggregate, aggregated, kendall_tau, pooled_deviations, soft_wins, win_fractions
 from aifeedback.records import PreferenceSet
 from aifeedback.seeds import derive_seed
+from aifeedback.statistics.comparing import (
+    Aggregate,
+    aggregated,
+    kendall_tau,
+    pooled_deviations,
+    soft_wins,
+    win_fractions,
+)
 
 Strategy = Literal["best_worst", "all", "ranking"]
 Labels = Literal["judged", "shuffled"]

@@ -83,8 +83,9 @@ class Import(Section):
 class Pairing(Section):
     """How stored scores become preference sets.
 
-    `labels: shuffled` draws the order of each set at random (a control that must not gain). `calibration` says what a set's scores in [0, 1] are: the share
-    of the prompt's other candidates that are beaten, or the mean of sigma(difference / the scorer's tau).
+    `labels: shuffled` draws the order of each set at random (a control that must not gain). `calibration` says what
+    a set's scores in [0, 1] are: the share of the prompt's other candidates that are beaten, or the mean of
+    sigma(difference / the scorer's tau).
     """
 
     strategy: Literal["best_worst", "all", "ranking"] = "best_worst"

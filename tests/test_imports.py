@@ -33,7 +33,15 @@ def loaded_after(code: str, folder: Path) -> list[str]:
 def test_looking_around_costs_no_torch(tmp_path: Path) -> None:
     code = "from aifeedback.cli import main\n" + "\n".join(
         f"assert main({arguments!r}) == 0"
-        for arguments in (["--help"], ["run", "--help"], ["ls"], ["show", "shapes/dspo"], ["validate", "shapes/dspo"])
+        for arguments in (
+            ["--help"],
+            ["run", "--help"],
+            ["score", "--help"],
+            ["label", "--help"],
+            ["ls"],
+            ["show", "shapes/dspo"],
+            ["validate", "shapes/dspo"],
+        )
     )
     assert loaded_after(code, tmp_path) == []
 

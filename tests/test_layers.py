@@ -13,8 +13,12 @@ ORDER = [
     {"errors", "records", "seeds", "launch"},
     {"recipe", "recipe_yaml", "recipe_check", "recipe_io", "plugins", "store", "progress", "libraries"},
     {"zoo"},
-    {"data", "comparing", "pairing", "winrate", "scorers", "objectives", "models", "report"},
-    {"sampling", "scoring", "training", "labelling", "oracle"},
+    {"data"},
+    {"readers"},
+    {"statistics", "pairing", "scorers", "objectives", "models"},
+    {"sampling", "scoring", "training", "oracle"},
+    {"steps"},
+    {"report"},
     {"stages"},
     {"history"},
     {"pipeline"},
@@ -22,7 +26,7 @@ ORDER = [
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 PROGRAMS = {"zoo/pretrain.py", "zoo/measure.py"}  # run by hand; nothing imports them
-SIBLINGS = {"stages", "scorers", "objectives", "models"}
+SIBLINGS = {"stages", "steps", "readers", "scorers", "objectives", "models"}
 KNOW_THE_RECIPE = {"recipe", "recipe_check", "recipe_io", "stages", "history", "pipeline", "commands", "cli"}
 FILES = sorted(
     path.relative_to(ROOT) for path in ROOT.rglob("*.py") if path.name != "__init__.py" or path.parent != ROOT

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aifeedback.errors import StoreError
 from aifeedback.artifacts.files import store_error
 from aifeedback.artifacts.shards import DamagedShard
+from aifeedback.errors import StoreError
 
 if TYPE_CHECKING:
     from torch import Tensor

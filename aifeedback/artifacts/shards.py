@@ -97,7 +97,6 @@ def read_table(
         DamagedShard: cut, changed, not a shard of ours, or another one's.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
         parquet = _opened(file, place, artifact, number)

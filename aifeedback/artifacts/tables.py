@@ -12,8 +12,8 @@ from aifeedback.records import Candidate, PreferenceSet, Score
 if TYPE_CHECKING:
     import pyarrow as pa
 
-KINDS = {"candidates": "candidates", "images": "candidates", "scores": "scores", "pairs": "pairs"}
-"""Which table a kind of artifact holds."""
+KINDS = {"candidates": "candidates", "images": "candidates", "scores": "scores", "pairs": "pairs", "known": "known"}
+"""Which table a kind of artifact holds; `known` are the scores that `aifb score` keeps beside its output."""
 
 
 @cache
@@ -35,6 +35,7 @@ def schema_of(kind: str) -> pa.Schema:
             ("prompt_id", text), ("prompt", text), ("indices", pa.list_(whole)), ("scores", pa.list_(number)),
             ("margin", number),
         ],
+        "known": [("key", text), ("score", number)],
     }  # fmt: skip
     return pa.schema(fields[KINDS[kind]])
 

@@ -81,18 +81,31 @@ def recipe_arguments(command: F) -> F:
     )(command)
 
 
+def _device(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        raise click.BadParameter(f"must be auto, cpu, cuda, cuda:N or mps, got {value!r}")
+    return value
+
+
+SCORING_OPTIONS = (
+    click.option("-q", "--quiet", is_flag=True, help="No progress: results, warnings and errors."),
+    click.option("-v", "--verbose", is_flag=True, help="More progress; tracebacks."),
+    click.option("--allow-code", is_flag=True, help="Run plug-ins given as package.module:Name."),
+    click.option("--offline", is_flag=True, help="Use only what is on this machine."),
+    click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+    click.option("--dry-run", is_flag=True, help="Print what would be done, do nothing."),
+    click.option("--compile", is_flag=True, help="Run scorers that offer it through torch.compile."),
+    click.option("--device", default="auto", show_default=True, callback=_device, help="auto, cpu, cuda, cuda:1, mps."),
+)
+"""The operational flags that mean the same wherever images are scored."""
+
+
 def launch_options(command: F) -> F:
     """The operational flags: how fast and how loud, never what."""
     whole = click.IntRange(min=1)
     for option in (
-        click.option("-q", "--quiet", is_flag=True, help="No progress: results, warnings and errors."),
-        click.option("-v", "--verbose", is_flag=True, help="More progress; tracebacks."),
-        click.option("--allow-code", is_flag=True, help="Run plug-ins given as package.module:Name."),
-        click.option("--offline", is_flag=True, help="Use only what is on this machine."),
-        click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
-        click.option("--dry-run", is_flag=True, help="Print what would be done, do nothing."),
+        *SCORING_OPTIONS,
         click.option("--limit", type=whole, help="Take the first N prompts of the same plan."),
-        click.option("--compile", is_flag=True, help="Run scorers that offer it through torch.compile."),
         click.option(
             "--residency",
             type=click.Choice(["together", "one_by_one"]),
@@ -100,9 +113,6 @@ def launch_options(command: F) -> F:
             help="Scorers in memory: all of them, or one after the other (each then decodes for itself).",
         ),
         click.option("--micro-batch", type=whole, help="Images, or preference sets in training, at once."),
-        click.option(
-            "--device", default="auto", show_default=True, callback=_device, help="auto, cpu, cuda, cuda:1, mps."
-        ),
     ):
         command = option(command)
     return command
@@ -136,14 +146,8 @@ def launch_of(options: dict[str, Any]) -> Launch:
         offline=options["offline"],
         allow_code=options["allow_code"],
         compile=options["compile"],
-        residency=options["residency"],
+        residency=options.get("residency", "together"),
     )
-
-
-def _device(_context: click.Context, _option: click.Parameter, value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
-        raise click.BadParameter(f"must be auto, cpu, cuda, cuda:N or mps, got {value!r}")
-    return value
 
 
 def _worker(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, int] | None:

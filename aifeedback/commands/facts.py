@@ -7,11 +7,11 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from aifeedback.data.preferences import Preferences
 from aifeedback.data.prompts import PromptList
 from aifeedback.data.weights import local_folder
 from aifeedback.graph.sources import Found, Sources, most_sets
 from aifeedback.launch import Launch
+from aifeedback.readers.pickapic import Preferences
 from aifeedback.recipe import Prompts, Recipe
 
 _BITS_PER_PIXEL = {"png": 12.0, "jpeg": 2.0, "webp": 1.0}  # typical of generated images

@@ -14,7 +14,6 @@ from aifeedback import recipe_io
 from aifeedback.commands import (
     Chosen,
     choose,
-
     launch_of,
     launch_options,
     process_option,

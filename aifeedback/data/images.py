@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,6 +40,27 @@ def open_image(data: bytes) -> Image.Image:
     except Exception as error:  # Pillow raises a dozen kinds on damaged files
         raise UnusableImage(f"image cannot be read: {type(error).__name__}") from error
     return _plain(image)
+
+
+def stored_image(value: Any, root: Path, name: str) -> tuple[str, bytes, str | None]:
+    """An image as tables hold it: its name, its bytes, and why there are none.
+
+    Args:
+        value: bytes, a path, or a datasets' Image (bytes and path).
+        root: what a path is relative to.
+        name: of an image without a path.
+    """
+    if isinstance(value, dict):
+        name = str(value.get("path") or name)
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return name, value, None if value else "no image"
+    if not isinstance(value, str) or not value.strip():
+        return name, b"", "no image"
+    try:
+        return value, (root / Path(value).expanduser()).read_bytes(), None
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        return value, b"", f"file cannot be read: {getattr(error, 'strerror', None) or error}"
 
 
 def _check_size(width: int, height: int) -> None:

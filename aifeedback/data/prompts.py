@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aifeedback.artifacts.files import atomic_write
 from aifeedback.data import cache_home
-from aifeedback.data.tables import csv_rows, jsonl_rows, text_of
+from aifeedback.data.tables import csv_rows, jsonl_rows, open_parquet, parquet_blocks, text_of
 from aifeedback.data.weights import hub_commit
 from aifeedback.errors import AIFeedbackError, UsageError
 from aifeedback.records import Prompt
 from aifeedback.seeds import digest
-from aifeedback.artifacts.files import atomic_write
 
 COLUMNS = ("prompt", "caption", "text")
 _BUILTIN = Path(__file__).parents[1] / "zoo" / "prompts"
@@ -60,6 +60,11 @@ def prompt_of(text: str) -> Prompt:
     """The prompt of a text: the text without whitespace at its ends, its id the digest of the canonical form."""
     valid = text.encode("utf-8", "replace").decode()  # JSON can smuggle in lone surrogates, which no file can hold
     return Prompt(valid.strip(), Prompt(canonical(valid)).id)
+
+
+def base_id(prompt_id: str) -> str:
+    """The id of the prompt's text, without the number of an imported row (see `readers/pickapic.py`)."""
+    return prompt_id.partition("-")[0]
 
 
 def load(
@@ -183,15 +188,8 @@ def _string(path: Path, number: int, value: Any) -> str | None:
 
 
 def _parquet(path: Path, column: str | None) -> list[str | None]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-        name = pick_column(str(path), list(file.schema_arrow.names), column)
-        values = file.read(columns=[name]).column(name).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"{path}: not a readable parquet file ({error})", hint="write it again") from error
+    name = pick_column(str(path), open_parquet(path).schema_arrow.names, column)
+    values = [value for block in parquet_blocks(path, 4096, [name]) for value in block[name].to_pylist()]
     return [_string(path, number, value) for number, value in enumerate(values, 1)]
 
 

@@ -7,17 +7,19 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aifeedback.errors import UsageError
+from aifeedback.plugins import did_you_mean
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-STREAMED: dict[str, Any] = {"buffer_size": 1 << 20, "pre_buffer": False}  # else pyarrow holds a whole row group
+_STREAMED: dict[str, Any] = {"buffer_size": 1 << 20, "pre_buffer": False}  # else pyarrow holds a whole row group
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 
@@ -33,6 +35,27 @@ class Table:
     rows: int
     read: Callable[[int], Iterator[pa.Table]]
 
+    def records(self, columns: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """All rows, with some of their columns."""
+        names = list(dict.fromkeys(columns))
+        for block in self.read(4096):
+            yield from block.select(names).to_pylist()
+
+    def column(self, wanted: str | None, usual: Sequence[str], flag: str) -> str:
+        """The name of a column: the one that is wanted, else the first of the usual ones; `flag` names it in errors.
+
+        Raises:
+            UsageError: there is none.
+        """
+        names = list(self.schema.names)
+        if wanted is not None and wanted not in names:
+            raise UsageError(f"{self.source}: no column {wanted!r}{did_you_mean(wanted, names)}", hint=f"see {flag}")
+        name = wanted or next((name for name in usual if name in names), None)
+        if name is None:
+            problem = f"no column {' or '.join(usual)}, found {', '.join(names)}"
+            raise UsageError(f"{self.source}: {problem}", hint=f"name it: {flag}")
+        return name
+
     def head(self, rows: int) -> Table:
         """The first rows."""
 
@@ -46,42 +69,53 @@ class Table:
 
         return Table(self.source, self.schema, min(rows, self.rows), read)
 
-    def with_columns(self, columns: Mapping[str, pa.Array]) -> Table:
-        """With columns of `rows` values put behind, or in the place of a column of that name."""
-
-        def changed(block: pa.Table, start: int) -> pa.Table:
-            for name, values in columns.items():
-                values = values.slice(start, len(block))
-                at = block.schema.get_field_index(name)
-                block = block.append_column(name, values) if at < 0 else block.set_column(at, name, values)
-            return block
+    def changed(self, change: Callable[[pa.Table, int], pa.Table]) -> Table:
+        """With every block changed; `change` is told the number of the block's first row."""
 
         def read(size: int) -> Iterator[pa.Table]:
             start = 0
             for block in self.read(size):
-                yield changed(block, start)
+                yield change(block, start)
                 start += len(block)
 
-        empty = changed(self.schema.empty_table(), 0)
-        return Table(self.source, empty.schema, self.rows, read)
+        return Table(self.source, change(self.schema.empty_table(), 0).schema, self.rows, read)
 
-    def without(self, names: set[str]) -> Table:
-        """Without the columns named."""
-        kept = [name for name in self.schema.names if name not in names]
+    def with_columns(self, columns: Mapping[str, pa.Array]) -> Table:
+        """With columns of `rows` values put behind, or in the place of a column of that name."""
 
-        def read(size: int) -> Iterator[pa.Table]:
-            return (block.select(kept) for block in self.read(size))
+        def change(block: pa.Table, start: int) -> pa.Table:
+            for name, values in columns.items():
+                block = with_column(block, name, values.slice(start, len(block)))
+            return block
 
-        return Table(self.source, self.schema.empty_table().select(kept).schema, self.rows, read)
+        return self.changed(change)
 
     def renamed(self, names: Mapping[str, str]) -> Table:
         """With other names of columns."""
-        new = [names.get(name, name) for name in self.schema.names]
+        renamed = [names.get(name, name) for name in self.schema.names]
+        return self.changed(lambda block, _: block.rename_columns(renamed))
 
-        def read(size: int) -> Iterator[pa.Table]:
-            return (block.rename_columns(new) for block in self.read(size))
 
-        return Table(self.source, self.schema.empty_table().rename_columns(new).schema, self.rows, read)
+def with_column(block: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    """With a column put behind, or in the place of the column of that name."""
+    place = block.schema.get_field_index(name)
+    return block.append_column(name, values) if place < 0 else block.set_column(place, name, values)
+
+
+def joined(tables: Sequence[Table], source: str) -> Table:
+    """The rows of several tables, one table after the other; `source` names the whole.
+
+    Raises:
+        UsageError: their columns differ.
+    """
+    first = tables[0]
+    for table in tables:
+        if not table.schema.equals(first.schema):
+            problem = f"its columns differ from those of {first.source}"
+            different = [field.name for field in {*table.schema} ^ {*first.schema}]
+            raise UsageError(f"{table.source}: {problem} ({', '.join(sorted(set(different)))})", "one call for each")
+    rows = sum(table.rows for table in tables)
+    return Table(source, first.schema, rows, lambda size: (block for table in tables for block in table.read(size)))
 
 
 def open_table(source: str) -> Table:
@@ -203,33 +237,46 @@ def _json_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _parquet(source: str, paths: list[Path]) -> Table:
+def open_parquet(path: Path) -> Any:
+    """A parquet file, opened.
+
+    Raises:
+        UsageError: it is none.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    try:
+        return pq.ParquetFile(path, **_STREAMED)
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{path}: not a readable parquet file ({error})", hint="download or write it again") from error
+
+
+def parquet_blocks(path: Path, size: int, columns: Sequence[str] | None = None, group: int = 0) -> Iterator[pa.Table]:
+    """Blocks of a parquet file from a row group on; nothing behind the block that is asked for is decoded.
+
+    Raises:
+        UsageError: not a parquet file, or damaged where it is read.
+    """
+    import pyarrow as pa
+
+    file = open_parquet(path)
+    groups = list(range(group, file.num_row_groups))
+    try:
+        for batch in file.iter_batches(batch_size=size, row_groups=groups, columns=columns):
+            yield pa.Table.from_batches([batch])
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{path}: damaged ({error})", hint="download or write it again") from error
+
+
+def _parquet(source: str, paths: list[Path]) -> Table:
     if not paths:
         raise UsageError(f"{source}: holds no parquet file")
-
-    def opened(path: Path) -> Any:
-        try:
-            return pq.ParquetFile(path, **STREAMED)
-        except (pa.ArrowException, OSError) as error:
-            hint = "download or write it again"
-            raise UsageError(f"{path}: not a readable parquet file ({error})", hint=hint) from error
-
-    files = [opened(path) for path in paths]
-    schema, rows = files[0].schema_arrow, sum(file.metadata.num_rows for file in files)
-    for path, file in zip(paths, files, strict=True):
-        if not file.schema_arrow.equals(schema):
-            raise UsageError(f"{path}: its columns differ from those of {paths[0].name}", hint="judge them one by one")
-    if not rows:
+    tables = []
+    for path in paths:
+        file = open_parquet(path)
+        tables.append(Table(str(path), file.schema_arrow, file.metadata.num_rows, partial(parquet_blocks, path)))
+    table = joined(tables, source)
+    if not table.rows:
         raise UsageError(f"{source}: holds no rows")
-
-    def read(size: int) -> Iterator[pa.Table]:
-        for path in paths:
-            try:
-                yield from (pa.Table.from_batches([batch]) for batch in opened(path).iter_batches(batch_size=size))
-            except (pa.ArrowException, OSError) as error:
-                raise UsageError(f"{path}: damaged ({error})", hint="download or write it again") from error
-
-    return Table(source, schema, rows, read)
+    return table

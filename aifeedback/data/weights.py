@@ -8,10 +8,10 @@ import logging
 import re
 from pathlib import Path
 
+from aifeedback.artifacts.files import atomic_write
 from aifeedback.data import cache_home
 from aifeedback.errors import StoreError, WeightsError
 from aifeedback.seeds import digest
-from aifeedback.artifacts.files import atomic_write
 from aifeedback.zoo import weights_folder
 
 BUILTIN = "builtin:"

@@ -14,9 +14,9 @@ from aifeedback.graph.sources import Found, Sources
 from aifeedback.launch import VERBS, Launch, pick_device
 from aifeedback.pairing import Rules
 from aifeedback.recipe import Recipe, Sampling, Section
-from aifeedback.report.judging import SHUFFLED
 from aifeedback.scorers import perfect_of, shown_as
 from aifeedback.seeds import derive_seed
+from aifeedback.statistics.judging import SHUFFLED
 from aifeedback.steps import Available
 from aifeedback.steps.encode import EncodeStep
 from aifeedback.steps.evaluate import ALIGNED, BASE, Compared, EvaluateStep
@@ -28,8 +28,8 @@ from aifeedback.steps.train import TrainedModel, TrainStep
 Folders = Mapping[str, Folder]
 Inputs = Mapping[str, Available]
 
-# of train: `objectives` is told by `parameters`; the rest says how fast, how safe and who watches, and changes no weight
 _NO_SETTING = ("objectives", "trackers", "checkpoint_every", "gradient_checkpointing")
+"""Keys of `train` that change no weight: how fast, how safe, who watches; `parameters` tells what `objectives` does."""
 
 
 def build(recipe: Recipe, launch: Launch, verbs: Sequence[str] = VERBS, sources: Sources | None = None) -> Graph:
@@ -218,8 +218,8 @@ class _Builder:
             for model in (BASE, ALIGNED)
         ]
         nodes += [self.scores(name, f"images/{model}") for model in (BASE, ALIGNED) for name in names]
-        inputs: dict[str, Use] = {"training": "all"} | {node.name: "all" for node in nodes}
-        settings = {
+        inputs: dict[str, Use] = {"training": "all", **dict.fromkeys((node.name for node in nodes), "all")}
+        settings: dict[str, Any] = {
             "recipe": recipe.name, "objective": recipe.train.objective, "images_per_prompt": section.images_per_prompt,
             "verdict": section.verdict, "bootstrap": section.bootstrap, "facts": self._facts(),
         }  # fmt: skip

@@ -8,11 +8,11 @@ from functools import cached_property
 from typing import Any
 
 from aifeedback import plugins
-from aifeedback.data import preferences, prompts
-from aifeedback.data.preferences import Preferences, base_id
-from aifeedback.data.prompts import PromptList
+from aifeedback.data import prompts
+from aifeedback.data.prompts import PromptList, base_id
 from aifeedback.data.weights import weights_identity
 from aifeedback.errors import UsageError
+from aifeedback.readers.pickapic import Preferences, open_preferences
 from aifeedback.recipe import Model, Prompts, Recipe
 from aifeedback.scorers import identity_of
 
@@ -33,7 +33,7 @@ class Sources:
 
     def preferences(self, source: str) -> Preferences:
         """The preferences to import."""
-        return preferences.open_preferences(source)
+        return open_preferences(source)
 
     def model(self, model: Model) -> dict[str, Any]:
         """The generator: family (a user's own by its code too), weights by content, variant, dtype."""

@@ -13,12 +13,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from aifeedback.data import cache_home
-from aifeedback.errors import AIFeedbackError, UsageError
-from aifeedback.seeds import digest
 from aifeedback.artifacts.claims import Claims
 from aifeedback.artifacts.files import atomic_write, json_bytes, store_error
 from aifeedback.artifacts.run_dir import COMPLETE
+from aifeedback.data import cache_home
+from aifeedback.errors import AIFeedbackError, UsageError
+from aifeedback.seeds import digest
 
 PINS = ("requirements-torch.txt", "requirements.txt")
 GIGABYTES = 1.3

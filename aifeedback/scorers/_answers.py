@@ -12,9 +12,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from aifeedback.artifacts.files import atomic_write, store_error
 from aifeedback.errors import StoreError
 from aifeedback.scorers._question import Answer, Question
-from aifeedback.artifacts.files import atomic_write, store_error
 
 
 def default_folder() -> Path:

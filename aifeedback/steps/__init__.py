@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 from aifeedback.artifacts.run_dir import Folder, Marker
 from aifeedback.launch import Launch
 
+
 @dataclass(frozen=True)
 class Available:
     """An input as it was when it was looked at: its folder, and its shards (`whole`: these are all there will be).
@@ -54,11 +55,17 @@ class Summary:
 class ShardStep(Protocol):
     """Makes artifacts shard by shard; several at once where they share a pass over the same input."""
 
-    label: str
-    """What goes on, for the progress line: `generate`."""
-    unit: str
-    """What is counted in the progress line, plural: `images`."""
-    outputs: Mapping[str, Folder]
+    @property
+    def label(self) -> str:
+        """What goes on, for the progress line: `generate`."""
+
+    @property
+    def unit(self) -> str:
+        """What is counted in the progress line, plural: `images`."""
+
+    @property
+    def outputs(self) -> Mapping[str, Folder]:
+        """The folders of the artifacts, by a name that the step knows them by."""
 
     def shards(self) -> Sequence[int]:
         """Numbers of the shards to make, rising."""
@@ -83,7 +90,9 @@ class ShardStep(Protocol):
 class CollectiveStep(Protocol):
     """Makes an artifact as a whole; every process of a collective training calls `run`."""
 
-    output: Folder
+    @property
+    def output(self) -> Folder:
+        """The folder of the artifact."""
 
     def prepare(self) -> None:
         """Refuse, before the artifact is begun, what cannot be made of these inputs."""

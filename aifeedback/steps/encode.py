@@ -88,10 +88,9 @@ class EncodeStep:
     def summary(self, output: str = "") -> Summary:
         """Where latents came from, and how many prompts were cut off."""
         counts = LatentStore([self.output.shard_path(number) for number in self.shards()]).counts
-        warnings = ()
-        if cut := counts.get("truncated"):
-            warnings = (f"encode: {cut} of {counts['prompts']} prompts were cut off at the model's length",)
-        return Summary(Marker(counts=dict(sorted(counts.items()))), warnings=warnings)
+        cut = counts.get("truncated", 0)
+        warning = f"encode: {cut} of {counts['prompts']} prompts were cut off at the model's length"
+        return Summary(Marker(counts=dict(sorted(counts.items()))), warnings=(warning,) if cut else ())
 
     def _needed(self, number: int) -> set[Key]:
         rows = self.pairs.folder.read(number, ["prompt_id", "indices"]).to_pylist()

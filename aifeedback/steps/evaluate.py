@@ -16,7 +16,7 @@ from aifeedback.artifacts.tables import table_to_scores
 from aifeedback.errors import StoreError
 from aifeedback.launch import Launch
 from aifeedback.records import Score
-from aifeedback.report.figures import figures, lines, verdict
+from aifeedback.statistics.figures import figures, lines, verdict
 from aifeedback.steps import Available, Summary
 
 log = logging.getLogger("aifeedback")
@@ -87,6 +87,7 @@ class EvaluateStep:
         settings, rows = self.settings, [row for name in self.scorers if (row := self._row(name))]
         first = self.images[BASE].folder.read(self._shards[0], ["width"]) if self._shards else None
         prompts = self._prompts()
+        folders = {f"{model} images": f"images/{seen.folder.digest}" for model, seen in self.images.items()}
         evaluation = Evaluation(
             recipe=settings["recipe"],
             objective=settings["objective"],
@@ -95,7 +96,7 @@ class EvaluateStep:
             width=first.column("width")[0].as_py() if first else 0,
             verdict=verdict(rows, settings["verdict"]),
             scorers=rows,
-            facts=settings["facts"] | {f"{n} images": f"images/{seen.folder.digest}" for n, seen in self.images.items()},
+            facts=settings["facts"] | folders,
         )
         self.output.write_file(FILE, json_bytes(evaluation.model_dump(mode="json")))
         counts = {"prompts": prompts, "images": 2 * prompts * settings["images_per_prompt"]}

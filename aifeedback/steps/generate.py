@@ -15,9 +15,9 @@ from aifeedback.records import Candidate
 from aifeedback.steps import Advance, ShardResult, Summary, Work
 
 if TYPE_CHECKING:
-    from aifeedback.data.preferences import Preferences
     from aifeedback.data.prompts import PromptList
     from aifeedback.models import Family
+    from aifeedback.readers.pickapic import Preferences
     from aifeedback.recipe import Model
     from aifeedback.steps.train import TrainedModel
 
@@ -141,8 +141,9 @@ class ImportStep(_CandidatesStep):
     def summary(self, output: str = "") -> Summary:
         """Candidates, rows, those that are labelled, tied or empty; rejected images by reason."""
         labels = [label for row in _rows(self.output, ["label"]) if (label := row["label"]) is not None]
-        labelled = {"labelled": len(labels) // 2, "ties": labels.count(0.5) // 2, "empty": self.source.empty}
-        return _summary(self.output, lambda pairs, _: {"pairs": pairs, **labelled})
+        labelled = {"labelled": len(labels) // 2, "ties": labels.count(0.5) // 2}
+        left_out = {**self.source.odd, "empty": self.source.empty}
+        return _summary(self.output, lambda pairs, _: {"pairs": pairs, **labelled, **left_out})
 
 
 def _summary(folder: Folder, counts_of: Callable[[int, int], dict[str, int]]) -> Summary:

@@ -13,7 +13,7 @@ from aifeedback.artifacts.tables import sets_to_table, table_to_scores
 from aifeedback.launch import Launch
 from aifeedback.pairing import Entry, PairingResult, Rules, pair
 from aifeedback.records import PreferenceSet, Score
-from aifeedback.report.judging import count_scored, judging_table
+from aifeedback.statistics.judging import count_scored, judging_table
 from aifeedback.steps import Advance, Available, ShardResult, Summary, Work
 
 _COLUMNS = ["prompt_id", "prompt", "index", "image_digest", "rejected"]

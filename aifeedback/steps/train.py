@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aifeedback import plugins
 from aifeedback.artifacts.run_dir import Folder, Marker
 from aifeedback.artifacts.tables import table_to_sets
+from aifeedback.data.prompts import base_id
 from aifeedback.data.weights import weights_identity
 from aifeedback.errors import StoreError, UsageError
 from aifeedback.launch import Launch, pick_device
@@ -142,8 +141,6 @@ class TrainStep:
 
     @cached_property
     def _kept(self) -> list[PreferenceSet]:
-        from aifeedback.data.preferences import base_id
-
         return [s for s in self._all if base_id(s.prompt_id) not in self.excluded]
 
     def _nothing_to_train_on(self, before: int) -> UsageError:

@@ -15,11 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aifeedback.data.preferences import base_id
+from aifeedback.artifacts.latents import EMPTY_PROMPT, LatentStore
+from aifeedback.data.prompts import base_id
 from aifeedback.errors import UsageError
 from aifeedback.records import PreferenceSet
 from aifeedback.seeds import derive_seed
-from aifeedback.artifacts.latents import EMPTY_PROMPT, LatentStore
 
 
 class Visit(NamedTuple):

@@ -25,9 +25,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from aifeedback.artifacts.files import set_aside, store_error
 from aifeedback.errors import StoreError
-from aifeedback.artifacts.files import store_error
-from aifeedback.artifacts.files import set_aside
 
 log = logging.getLogger(__name__)
 KEEP = 2  # the newest and the one before it

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from aifeedback.artifacts.latents import EMPTY_PROMPT, LatentShard
 from aifeedback.data.images import UnusableImage, open_image
 from aifeedback.errors import StoreError
 from aifeedback.records import Candidate
 from aifeedback.seeds import derive_seed
-from aifeedback.artifacts.latents import EMPTY_PROMPT, LatentShard
 
 if TYPE_CHECKING:
     from aifeedback.models import Family

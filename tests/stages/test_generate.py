@@ -15,7 +15,7 @@ from aifeedback.stages import _upstream, plan
 from aifeedback.stages.generate import generate
 from aifeedback.store.candidates import iter_shards, table_to_candidates
 from aifeedback.store.run_dir import RunDir, StageDir
-from tests.data.test_preferences import picture, write
+from tests.readers.test_pickapic import picture, write
 
 
 def recipe_of(folder: Path, pipeline: Path, **generate_keys: Any) -> Recipe:
