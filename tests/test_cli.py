@@ -7,17 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aifeedback import pipeline, recipe_io
+from aifeedback import recipe_io
 from aifeedback.cli import main
+from aifeedback.commands import playing
 from aifeedback.errors import Interrupted, MissingDependency, WeightsError
-from aifeedback.launch import Launch, StageReport
+from aifeedback.graph import history
+from aifeedback.launch import VERBS, Launch, StageReport
 from aifeedback.recipe import Recipe
+from aifeedback.steps.evaluate import FILE, Evaluation
 
 Played = list[tuple[str, Recipe, Path, Launch]]
 DEFAULT = Path("runs/shapes-dspo")
@@ -34,24 +37,31 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> Played:
-    found: Played = []
+    """Every verb is only noted, as it would be once it was played."""
+    calls: Played = []
 
-    def stage(name: str) -> Callable[..., StageReport]:
-        def play(recipe: Recipe, run: Any, launch: Launch) -> StageReport:
-            found.append((name, recipe, run.path, launch))
-            return StageReport(name, {"images": 8}, {"unreadable": 1}, 2.0, 4.0, path=str(run.path), lines=("a table",))
+    def run_recipe(
+        recipe: Recipe, run_dir: Path, launch: Launch, verbs: Sequence[str], workers: int, told: Callable[..., None]
+    ) -> list[StageReport]:
+        reports = []
+        history.keep_recipe(recipe, run_dir)
+        for verb in verbs:
+            calls.append((verb, recipe, run_dir, launch))
+            path = str(run_dir)
+            reports.append(StageReport(verb, {"images": 8}, {"unreadable": 1}, 2.0, 4.0, path=path, lines=("a table",)))
+            history.note(recipe, run_dir, VERBS, reports[-1])
+            told(reports[-1])
+        return reports
 
-        return play
-
-    monkeypatch.setattr(pipeline, "stage", stage)
-    return found
+    monkeypatch.setattr(playing, "run_recipe", run_recipe)
+    return calls
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def play(*_: Any) -> StageReport:
+    def run_recipe(*_: Any) -> list[StageReport]:
         raise error
 
-    monkeypatch.setattr(pipeline, "stage", lambda name: play)
+    monkeypatch.setattr(playing, "run_recipe", run_recipe)
 
 
 def test_the_four_verbs_in_an_empty_directory(played: Played) -> None:
@@ -68,7 +78,7 @@ def test_the_four_verbs_in_an_empty_directory(played: Played) -> None:
 
 def test_run_plays_all(played: Played) -> None:
     assert main(["run", "shapes/dpo", "train.steps=3"]) == 0
-    assert [name for name, *_ in played] == list(pipeline.STAGES)
+    assert [name for name, *_ in played] == list(VERBS)
     assert played[0][2] == Path("runs/shapes-dpo")
     assert played[0][1].train.steps == 3
 
@@ -106,7 +116,7 @@ def test_json(played: Played, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["counts"] == {"images": 8}
     assert main(["run", "--json"]) == 0
-    assert [report["stage"] for report in json.loads(capsys.readouterr().out)] == list(pipeline.STAGES)
+    assert [report["stage"] for report in json.loads(capsys.readouterr().out)] == list(VERBS)
 
 
 def test_dry_run_does_nothing(played: Played, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +125,7 @@ def test_dry_run_does_nothing(played: Played, capsys: pytest.CaptureFixture[str]
     assert "prompts        10" in out
     assert "candidates     80" in out
     assert main(["run", "--dry-run", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["would_play"] == list(pipeline.STAGES)
+    assert json.loads(capsys.readouterr().out)["would_play"] == list(VERBS)
     assert played == []
     assert not Path("runs").exists()
 
@@ -174,31 +184,26 @@ def test_failures(
 
 PROGRAM = """
 import sys, time
-from aifeedback import cli, pipeline
-pipeline.stage = lambda name: lambda *_: (print("up", flush=True), time.sleep(60))
+from aifeedback import cli
+from aifeedback.commands import playing
+playing.run_recipe = lambda *_: (print("up", flush=True), time.sleep(60))
 sys.argv = ["aifb", "generate"]
 sys.exit(cli.main())
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("helper", [False, True])
-def test_ended_politely(number: signal.Signals, helper: bool) -> None:
-    """A helper leaves it to its caller to tell."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-        **({"AIFB_HELPER": "1"} if helper else {}),
-    }
+def test_ended_politely(number: signal.Signals) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-c", PROGRAM], env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: [signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
     )  # fmt: skip
     assert process.stdout and process.stdout.readline() == "up\n"
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert ("hint: resume: aifb generate" in said) is not helper
+    assert "hint: resume: aifb generate" in errors
 
 
 def test_traceback_with_v(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,20 +212,36 @@ def test_traceback_with_v(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_file_in_the_way_of_the_run_directory(played: Played, capsys: pytest.CaptureFixture[str]) -> None:
+def test_file_in_the_way_of_the_run_directory(capsys: pytest.CaptureFixture[str]) -> None:
     Path("runs").mkdir()
     DEFAULT.write_text("")
     assert main(["generate"]) == 2
     assert "is a file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("rate", "code"), [(0.6, 0), (0.55, 0), (0.5, 4), (None, 1)])
-def test_gate(rate: float | None, code: int, played: Played, capsys: pytest.CaptureFixture[str]) -> None:
+def evaluated(*rows: dict[str, Any]) -> None:
+    """An `eval.json` where the noted `eval` points to."""
     DEFAULT.mkdir(parents=True)
-    (DEFAULT / "eval.json").write_text(json.dumps({"scorers": [{"name": "shapes", "win_rate": rate}]}))
+    evaluation = Evaluation(
+        recipe="r", objective="dspo", prompts=1, images_per_prompt=1, width=64, verdict={}, scorers=list(rows), facts={}
+    )
+    (DEFAULT / FILE).write_text(evaluation.model_dump_json())
+
+
+@pytest.mark.parametrize(("rate", "code"), [(0.6, 0), (0.55, 0), (0.5, 4)])
+def test_gate(rate: float, code: int, played: Played, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluated({"name": "shapes", "win_rate": rate})
     assert main(["eval", "--min-win-rate", "shapes=0.55"]) == code
     if code == 4:
         assert "win rate 0.500, asked for at least 0.55" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"scorers": 3}', "\x80"])
+def test_gate_of_a_damaged_evaluation(text: str, played: Played, capsys: pytest.CaptureFixture[str]) -> None:
+    DEFAULT.mkdir(parents=True)
+    (DEFAULT / FILE).write_text(text, "latin-1")
+    assert main(["eval", "--min-win-rate", "shapes=0.55"]) == 1
+    assert "eval.json: damaged" in capsys.readouterr().err
 
 
 def test_an_override_may_be_long(played: Played) -> None:
@@ -228,8 +249,7 @@ def test_an_override_may_be_long(played: Played) -> None:
 
 
 def test_gate_of_a_scorer_without_a_number(played: Played, capsys: pytest.CaptureFixture[str]) -> None:
-    DEFAULT.mkdir(parents=True)
-    (DEFAULT / "eval.json").write_text(json.dumps({"scorers": []}))
+    evaluated()
     assert main(["eval", "--min-win-rate", "shapes=0"]) == 4
     assert "shapes: scored no image, asked for at least 0" in capsys.readouterr().err
 

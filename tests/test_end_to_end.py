@@ -19,25 +19,26 @@ from typing import Any
 
 import pytest
 
-from aifeedback import pipeline, recipe_io
+from aifeedback import recipe_io
+from aifeedback.commands.playing import run_recipe
 from aifeedback.launch import Launch
 from aifeedback.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
-STAGES = ("candidates", "entries", "scores", "pairs", "latents", "train", "eval_images", "eval_scores", "eval")
-STAGES_BEFORE_TRAINING = ("generate", "judge", "encode")
+KINDS = ("candidates", "scores", "pairs", "latents", "training", "images", "evaluation")
+VERBS_BEFORE_TRAINING = ("generate", "judge", "encode")
 MOMENTS = (
     "candidates/*/shard-*",
-    "scores/*/stage.json",
+    "scores/*/artifact.json",
     "latents/*/shard-*",
-    "train/*/metrics.jsonl",
-    "train/*/checkpoints/step-000004",
-    "eval_images/*/shard-*",
-    "eval_scores/*/shard-*",
-    "eval/*/stage.json",
+    "training/*/metrics.jsonl",
+    "training/*/checkpoints/step-000004",
+    "images/*/shard-*",
+    "scores/*/shard-00001.parquet",
+    "evaluation/*/artifact.json",
 )
 """What has to be there, and something new beside it, for a kill."""
-COMPARED = ("*.parquet", "*.safetensors", "eval.json", "report.html", "stage.json", "complete.json")
+COMPARED = ("*.parquet", "*.safetensors", "eval.json", "report.html", "artifact.json", "complete.json")
 
 RECIPE = """
 name: tiny
@@ -114,12 +115,12 @@ def reference(tmp_path_factory: pytest.TempPathFactory, recipe_file: Path) -> Pa
 
 
 def test_reference_is_complete(reference: Path) -> None:
-    for stage in STAGES:
-        assert list((reference / stage).glob("*/stage.json")), stage
-    evaluation = json.loads(next((reference / "eval").rglob("eval.json")).read_text())
+    for kind in KINDS:
+        assert list((reference / kind).glob("*/artifact.json")), kind
+    evaluation = json.loads(next((reference / "evaluation").rglob("eval.json")).read_text())
     assert {row["name"]: row["in_loop"] for row in evaluation["scorers"]} == {"jpeg_size": True, "shapes": False}
     assert (evaluation["prompts"], evaluation["images_per_prompt"]) == (4, 2)
-    page = next((reference / "eval").rglob("report.html")).read_text()
+    page = next((reference / "evaluation").rglob("report.html")).read_text()
     assert page.count("<figure") == 4 and "implicit accuracy" in page
 
 
@@ -137,7 +138,7 @@ def test_killed_in_every_stage_ends_with_the_same_bytes(reference: Path, recipe_
         process.communicate()
     finish(start("run", recipe_file, "--run-dir", run))
     assert kills >= len(MOMENTS) - 2, "the run was too quick to be killed"
-    expected, found = contents(reference, *STAGES), contents(run, *STAGES)
+    expected, found = contents(reference, *KINDS), contents(run, *KINDS)
     assert sorted(found) == sorted(expected)
     assert [name for name in expected if found[name] != expected[name]] == []
     assert not list(run.rglob("*.damaged*")), "a killed process leaves nothing half written under a final name"
@@ -162,7 +163,7 @@ def test_two_processes_train_to_the_end(reference: Path, recipe_file: Path, tmp_
         shutil.copytree(reference / stage, run / stage)
     overrides = ["train.method=lora", "train.steps=4", "train.prompt_dropout=0.5"]
     finish(start("train", recipe_file, *overrides, "--run-dir", run, "--processes", "2"))
-    (folder,) = (path.parent for path in (run / "train").glob("*/stage.json"))
+    (folder,) = (path.parent for path in (run / "training").glob("*/artifact.json"))
     assert json.loads((folder / "complete.json").read_text())["counts"]["steps"] == 4
     assert (folder / "model" / "pytorch_lora_weights.safetensors").is_file()
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -181,13 +182,12 @@ def test_changed_recipe_goes_into_new_folders(reference: Path, recipe_file: Path
     """Other settings of training: candidates to latents and the base's images are used again, nothing is lost."""
     run = tmp_path / "run"
     shutil.copytree(reference, run)
-    before = contents(run, *STAGES)
-    reports = pipeline.run(load(recipe_file, "train.learning_rate=1e-3"), run, LAUNCH)
-    after = contents(run, *STAGES)
+    before = contents(run, *KINDS)
+    reports = run_recipe(load(recipe_file, "train.learning_rate=1e-3"), run, LAUNCH)
+    after = contents(run, *KINDS)
     assert {name: after[name] for name in before} == before
     new = {Path(name).parts[:2] for name in set(after) - set(before)}
-    stages = sorted(stage for stage, _ in new)
-    assert stages == ["eval", "eval_images", "eval_scores", "eval_scores", "train"]
+    assert sorted(kind for kind, _ in new) == ["evaluation", "images", "scores", "scores", "training"]
     assert {r.stage: r.counts for r in reports}["eval"]["new_images"] == 8
 
 
@@ -197,10 +197,10 @@ def test_a_part_first_and_then_all_is_the_same_as_all_at_once(
     """Two prompts are too few to train on; nothing of them is made again or lost."""
     part = Launch(device="cpu", micro_batch=1, limit=2)
     run = tmp_path / "run"
-    pipeline.run(load(recipe_file), run, part, STAGES_BEFORE_TRAINING)
+    run_recipe(load(recipe_file), run, part, VERBS_BEFORE_TRAINING)
     first = contents(run, "candidates", "scores")
-    reports = pipeline.run(load(recipe_file), run, LAUNCH)
-    expected, found = contents(reference, *STAGES), contents(run, *STAGES)
+    reports = run_recipe(load(recipe_file), run, LAUNCH)
+    expected, found = contents(reference, *KINDS), contents(run, *KINDS)
     assert [name for name in expected if found.get(name) != expected[name]] == []
     assert {name for name in first if "shard" in name and found[name] != first[name]} == set()
     assert reports[0].counts["new"] == 8 * 3 - 2 * 3
@@ -210,21 +210,18 @@ def test_repeating_does_nothing(reference: Path, recipe_file: Path, tmp_path: Pa
     run = tmp_path / "run"
     shutil.copytree(reference, run)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("shard-*")}
-    reports = pipeline.run(load(recipe_file), run, LAUNCH)
+    reports = run_recipe(load(recipe_file), run, LAUNCH)
     assert {path: path.stat().st_mtime_ns for path in run.rglob("shard-*")} == before
     assert {r.stage: r.counts for r in reports}["eval"]["new_images"] == 0
-    assert contents(run, *STAGES) == contents(reference, *STAGES)
+    assert contents(run, *KINDS) == contents(reference, *KINDS)
 
 
-def test_what_was_made_of_a_part_says_so(
-    reference: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(reference, run)
-    downstream = ("encode", "train", "eval")
-    assert [r.complete for r in pipeline.run(load(recipe_file), run, LAUNCH, downstream)] == [True] * 3
-    monkeypatch.setattr("aifeedback.stages._upstream.is_whole", lambda pairs: False)
-    assert [r.complete for r in pipeline.run(load(recipe_file), run, LAUNCH, downstream)] == [False] * 3
+def test_what_was_made_of_a_part_says_so(recipe_file: Path, tmp_path: Path) -> None:
+    """Six of eight prompts are enough to train on; all that is made of them is not whole."""
+    part, run = Launch(device="cpu", micro_batch=1, limit=6), tmp_path / "run"
+    few = load(recipe_file, "train.global_batch=2", "train.steps=2")
+    assert [report.complete for report in run_recipe(few, run, part)] == [False] * 5
+    assert [report.complete for report in run_recipe(few, run, LAUNCH)] == [True] * 5
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -234,28 +231,18 @@ def test_plain_diffusers_gives_the_images_of_eval(
     """Nothing of this package in the second half of this test: what we publish is what others load."""
     run = tmp_path / "run"
     shutil.copytree(reference, run)
-    pipeline.run(load(recipe_file, f"train.method={method}"), run, LAUNCH)
-    train = next(
-        path.parent
-        for path in (run / "train").glob("*/stage.json")
-        if json.loads(path.read_text())["train"]["method"] == method
-    )
-    images = next(
-        path.parent
-        for path in (run / "eval_images").glob("*/stage.json")
-        if json.loads(path.read_text())["train"] == train.name
-    )
-    rows = _rows(images)
-    plain = _plain_images(tiny_pipeline, train / "model", method, rows)
+    run_recipe(load(recipe_file, f"train.method={method}"), run, LAUNCH)
+    about = {path.parent: json.loads(path.read_text()) for path in run.glob("*/*/artifact.json")}
+    training = next(f for f, a in about.items() if a["kind"] == "training" and a["settings"]["train"]["method"] == method)
+    images = {a["inputs"].get("training", {}).get("digest"): f for f, a in about.items() if a["kind"] == "images"}
+    rows, base = _rows(images[training.name]), _rows(images[None])
+    plain = _plain_images(tiny_pipeline, training / "model", method, rows)
     assert len(rows) == 8
     for row, image in zip(rows, plain, strict=True):
         assert _pixels(row["image"]) == image.tobytes(), row["prompt"]
-    base = next(
-        p.parent for p in (run / "eval_images").glob("*/stage.json") if json.loads(p.read_text())["train"] is None
-    )
-    changed = [_pixels(a["image"]) != _pixels(b["image"]) for a, b in zip(rows, _rows(base), strict=True)]
+    changed = [_pixels(a["image"]) != _pixels(b["image"]) for a, b in zip(rows, base, strict=True)]
     assert any(changed), "training changed no image: this test would show nothing"
-    assert [r["seed"] for r in rows] == [r["seed"] for r in _rows(base)]
+    assert [r["seed"] for r in rows] == [r["seed"] for r in base]
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
