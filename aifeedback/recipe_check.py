@@ -6,7 +6,6 @@ plug-in never imports torch nor a user's own code.
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, get_args
@@ -23,7 +22,6 @@ _BOUNDS = {"greater_than_equal": (">=", "ge"), "greater_than": (">", "gt"), "les
 _KINDS = {"model_type": "a section of keys and values", "dict_type": "a section of keys and values",
           "list_type": "a list: [one, two]", "tuple_type": "a list of two numbers: [0.1, 0.9]",
           "int_from_float": "a whole number"}  # fmt: skip
-_STAND_IN: dict[str, Any] = {"eval": {"prompts": {"source": "x"}, "use": ["x"]}, "prompts": {"source": "x"}}
 
 
 class Problem(NamedTuple):
@@ -34,13 +32,15 @@ class Problem(NamedTuple):
 
 
 def build(data: dict[str, Any]) -> tuple[Recipe | None, list[Problem]]:
-    """Make a recipe of plain data, or say all that is wrong with it: (recipe or None, problems)."""
-    recipe, problems = _typed(data)
-    if recipe is None:  # look further at what is left without the bad keys
-        recipe = _without(data, problems)
-    bad = [problem.path for problem in problems]
-    if recipe is not None:
-        problems += [found for found in crossing(recipe) if not any(_related(found.path, path) for path in bad)]
+    """Make a recipe of plain data, or say all that is wrong with it: (recipe or None, problems).
+
+    What is wrong with single keys comes first; only a recipe whose keys are right is checked across them.
+    """
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        return None, [Problem(tuple(details["loc"]), _message(details)) for details in error.errors()]
+    problems = list(crossing(recipe))
     return (recipe if not problems else None), problems
 
 
@@ -185,13 +185,6 @@ def _wrong_types(given: Mapping[str, Any], known: Mapping[str, inspect.Parameter
             yield Problem((*path, key), _message(error.errors()[0]))
 
 
-def _typed(data: dict[str, Any]) -> tuple[Recipe | None, list[Problem]]:
-    try:
-        return Recipe.model_validate(data), []
-    except ValidationError as error:
-        return None, [Problem(tuple(found["loc"]), _message(found)) for found in error.errors()]
-
-
 def _message(found: ErrorDetails) -> str:
     kind, got = found["type"], _brief(found["input"])
     if kind == "extra_forbidden":
@@ -222,33 +215,3 @@ def _keys_of(path: Path) -> list[str]:
         sections = [a for a in (annotation, *get_args(annotation)) if inspect.isclass(a) and issubclass(a, BaseModel)]
         model = sections[0] if sections else None
     return [field.alias or name for name, field in model.model_fields.items()] if model else []
-
-
-def _without(data: dict[str, Any], problems: list[Problem]) -> Recipe | None:
-    """The recipe without its bad keys, stand-ins for missing ones; None where that does not help."""
-    data = copy.deepcopy(data)
-    for _ in range(3):
-        for path, message in problems:
-            _drop(data, path, stand_in=message.startswith("required"))
-        recipe, problems = _typed(data)
-        if recipe is not None:
-            return recipe
-    return None
-
-
-def _drop(data: Any, path: Path, stand_in: bool) -> None:
-    for key in path[:-1]:
-        below = data.get(key)
-        if not isinstance(below, dict):  # a bad item of a list takes the list along
-            data.pop(key, None)
-            return
-        data = below
-    if stand_in:
-        data[path[-1]] = copy.deepcopy(_STAND_IN.get(str(path[-1]), "x"))
-    else:
-        data.pop(path[-1], None)
-
-
-def _related(one: Path, other: Path) -> bool:
-    length = min(len(one), len(other))
-    return one[:length] == other[:length]

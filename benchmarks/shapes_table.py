@@ -15,7 +15,8 @@ from pathlib import Path
 import click
 from timing import cpu
 
-from aifeedback import pipeline, recipe_io
+from aifeedback import recipe_io
+from aifeedback.commands.playing import run_recipe
 from aifeedback.launch import Launch
 
 ARMS: dict[str, tuple[str, list[str]]] = {
@@ -28,7 +29,7 @@ ARMS: dict[str, tuple[str, list[str]]] = {
 
 def measure(recipe: str, overrides: list[str], folder: Path) -> dict[str, float]:
     """Play one arm; the ground truth's numbers, in percent and points."""
-    reports = pipeline.run(recipe_io.load(recipe, overrides), folder, Launch(offline=True))
+    reports = run_recipe(recipe_io.load(recipe, overrides), folder, Launch(offline=True))
     figures = json.loads((Path(reports[-1].path) / "eval.json").read_text())
     row = next(r for r in figures["scorers"] if r["name"] == "shapes")
     exact = row["exact"]

@@ -53,13 +53,18 @@ def test_dump_keeps_every_plug_in_parameter() -> None:
 
 
 def test_all_errors_at_once_with_file_and_line() -> None:
-    text = GOOD.replace("candidates: 2", "candidates: 1\n  guidence: 3").replace("[jpeg_size]", "[jpg_size]")
-    text = text.replace("gamma: 0.5", "gamm: 0.5").replace("eps: 1e-8", "eps: -1")
-    assert problems(text=text).splitlines() == [
+    """Those of single keys first; across keys and plug-ins once each key is right."""
+    text = GOOD.replace("candidates: 2", "candidates: 1").replace("[jpeg_size]", "[jpg_size]")
+    text = text.replace("gamma: 0.5", "gamm: 0.5")
+    across = [
         "generate.candidates: must be >= 2: dspo learns from a pair of candidates, got 1 [r.yaml:5]",
+        "judge.use.0: unknown scorer 'jpg_size'; did you mean \"jpeg_size\"? [r.yaml:7]",
+        'train.objectives.dspo.gamm: unknown setting; did you mean "gamma"? [r.yaml:11]',
+    ]
+    assert problems(text=text).splitlines() == across
+    text = text.replace("candidates: 1", "candidates: 1\n  guidence: 3").replace("eps: 1e-8", "eps: -1")
+    assert problems(text=text).splitlines() == [
         'generate.guidence: unknown key; did you mean "guidance"? [r.yaml:6]',
-        "judge.use.0: unknown scorer 'jpg_size'; did you mean \"jpeg_size\"? [r.yaml:8]",
-        'train.objectives.dspo.gamm: unknown setting; did you mean "gamma"? [r.yaml:12]',
         "train.eps: must be > 0, got -1 [r.yaml:14]",
     ]
 
@@ -110,11 +115,11 @@ def test_problems(overrides: list[str], said: str) -> None:
     assert said in problems(*overrides)
 
 
-def test_missing_sections_do_not_hide_other_problems() -> None:
-    found = problems(text="prompts: {source: x}\ngenerate: {candidates: 1}\ntrain: {objective: dspo}\n")
-    assert "name: required, but not given [r.yaml:1]" in found
-    assert "eval: required, but not given" in found
-    assert "generate.candidates: must be >= 2" in found
+def test_missing_sections_are_named_together_with_bad_keys() -> None:
+    lines = problems(text="prompts: {source: x}\ngenerate: {candidates: 0}\ntrain: {objective: dspo}\n")
+    assert "name: required, but not given [r.yaml:1]" in lines
+    assert "eval: required, but not given" in lines
+    assert "generate.candidates: must be >= 1" in lines
 
 
 def test_objective_that_sees_one_candidate_takes_one() -> None:

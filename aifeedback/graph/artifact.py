@@ -8,7 +8,7 @@ there, the digest of a trained model, and what was lost. `resolve` fixes it when
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -117,18 +117,14 @@ Look = Callable[[str, Artifact], tuple[tuple[int, ...] | None, str | None]]
 """(name of a node, its artifact) -> the shards that are there (None: all of them) and the digest of its content."""
 
 
-def resolve(graph: Graph, name: str, look: Look) -> Artifact:
-    """The artifact of a node, its inputs as `look` finds them."""
-    node = graph.nodes[name]
-    inputs = {}
-    for source, use in node.inputs.items():
-        artifact = resolve(graph, source, look)
-        shards, content = look(source, artifact)
-        inputs[source] = Input(artifact, shards if use == "all" else None, content)
-    return Artifact(node.kind, node.settings, inputs)
-
-
-def needed(nodes: Mapping[str, Node], names: Iterable[str]) -> set[str]:
-    """The nodes named and all that they are made of."""
-    names = set(names)
-    return names.union(*(needed(nodes, nodes[name].inputs) for name in names))
+def resolve(graph: Graph, name: str, look: Look, known: dict[str, Artifact] | None = None) -> Artifact:
+    """The artifact of a node, its inputs as `look` finds them; those in `known` are fixed, and new ones are added."""
+    known = {} if known is None else known
+    if name not in known:
+        node, inputs = graph.nodes[name], {}
+        for source, use in node.inputs.items():
+            artifact = resolve(graph, source, look, known)
+            shards, content = look(source, artifact)
+            inputs[source] = Input(artifact, shards if use == "all" else None, content)
+        known[name] = Artifact(node.kind, node.settings, inputs)
+    return known[name]

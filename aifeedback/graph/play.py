@@ -16,7 +16,7 @@ from aifeedback.artifacts.run_dir import Folder, RunDir
 from aifeedback.artifacts.shards import DamagedShard
 from aifeedback.errors import StoreError, UsageError
 from aifeedback.execution import Executor, Tally
-from aifeedback.graph.artifact import Artifact, Graph, Input, Node
+from aifeedback.graph.artifact import Artifact, Graph, Node, resolve
 from aifeedback.launch import Launch, StageReport, is_collective, rank
 from aifeedback.steps import Available, CollectiveStep, ShardStep, Summary
 
@@ -79,16 +79,12 @@ class Player:
 
     def artifact(self, name: str) -> Artifact:
         """The artifact of a node, its inputs as they are; fixed when it is first asked for."""
-        if name not in self._artifacts:
-            node = self.graph.nodes[name]
-            inputs = {}
-            for source, use in node.inputs.items():
-                seen = self.available(source)
-                shards = seen.shards if use == "all" and not seen.whole else None
-                marker = seen.folder.marker()
-                inputs[source] = Input(self.artifact(source), shards, marker.model if marker else None)
-            self._artifacts[name] = Artifact(node.kind, node.settings, inputs)
-        return self._artifacts[name]
+        return resolve(self.graph, name, self._look, self._artifacts)
+
+    def _look(self, name: str, artifact: Artifact) -> tuple[tuple[int, ...] | None, str | None]:
+        seen = self.available(name)
+        marker = seen.folder.marker()
+        return None if seen.whole else seen.shards, marker.model if marker else None
 
     def available(self, name: str) -> Available:
         """A node as it is when this is first asked, which is before anything is made of it.
