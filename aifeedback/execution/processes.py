@@ -61,13 +61,16 @@ class Processes:
 
     def shards(self, step: ShardStep, numbers: Sequence[int], launch: Launch, tally: Tally) -> None:
         """See `Executor`. A lost worker's shards are finished by the others, or by this process."""
-        if self.workers > 1 and any(lacking(step, number, tally) for number in numbers):
-            log.info("%s: %d workers", step.label, self.workers)
+        count = self.workers
+        if count > 1:  # never more than there are shards to make
+            count = min(count, sum(bool(lacking(step, number, tally)) for number in numbers))
+        if count > 1:
+            log.info("%s: %d workers", step.label, count)
             jobs = [
-                Job(step, numbers, replace(launch, worker=worker, workers=self.workers), _level(worker))
-                for worker in range(self.workers)
+                Job(step, numbers, replace(launch, worker=worker, workers=count), _level(worker))
+                for worker in range(count)
             ]
-            ends = self._play(jobs, [_threads(self.workers)] * self.workers, together=False)
+            ends = self._play(jobs, [_threads(count)] * count, together=False)
             lost: Counter[str] = Counter()
             for worker, end in enumerate(ends):
                 tally.counts.update(end.counts)
@@ -75,9 +78,8 @@ class Processes:
                     raise end.error
                 if end.code:
                     lost[end.error.message if end.error else f"worker {worker} {_how(end.code)}"] += 1
-            for why, count in lost.items():
-                log.warning("%s: %d of %d workers lost (%s); their shards are done here", step.label, count,
-                            self.workers, why)  # fmt: skip
+            for why, times in lost.items():
+                log.warning("%s: %d of %d workers lost (%s); their shards are done here", step.label, times, count, why)
         Local().shards(step, numbers, launch, tally)
 
     def collective(self, step: CollectiveStep, launch: Launch) -> Counter[str]:
