@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from aifeedback import plugins
 from aifeedback.errors import UsageError
 from aifeedback.launch import Launch
+from aifeedback.models import PARTS, Part
 from aifeedback.recipe import Recipe
 
 if TYPE_CHECKING:
     from aifeedback.models import Family
 
 
-def load_family(recipe: Recipe, launch: Launch, dtype: str | None = None, device: str | None = None) -> Family:
-    """Load the recipe's model; `dtype` and `device` of None are the recipe's and the launch's."""
+def load_family(
+    recipe: Recipe,
+    launch: Launch,
+    dtype: str | None = None,
+    device: str | None = None,
+    parts: Sequence[Part] = PARTS,
+) -> Family:
+    """Load parts of the recipe's model; `dtype` and `device` of None are the recipe's and the launch's."""
     model = recipe.model
     load: Any = plugins.load("models", model.family, launch.allow_code)
     family: Family = load(
@@ -25,6 +33,7 @@ def load_family(recipe: Recipe, launch: Launch, dtype: str | None = None, device
         dtype=dtype or model.dtype,
         device=device or pick_device(launch.device, launch.worker),
         offline=launch.offline,
+        parts=parts,
     )
     return family
 

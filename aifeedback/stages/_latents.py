@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,22 +25,18 @@ MICRO_BATCH = 16
 """At most, by default: images in encode, preference sets in train."""
 
 
-def ensure_latents(recipe: Recipe, run: RunDir, launch: Launch) -> tuple[StageDir, StageDir, list[Path]]:
+def ensure_latents(recipe: Recipe, run: RunDir, launch: Launch) -> tuple[StageDir, StageDir, LatentStore]:
     """Make what is missing of the latents; safe with any number of workers.
 
     Returns:
-        The pairs, the latents, and the latents' shards, every byte of which was checked.
+        The pairs, the latents, and the latents' rows, every byte of which was checked.
     """
     candidates = _upstream.find_candidates(recipe, run, launch.offline)
     pairs = _upstream.find_pairs(recipe, run, launch.offline, launch.allow_code)
     stage = run.stage("latents", plan.latent_facts(recipe, pairs, launch.offline))
     numbers, store = _Work(recipe, launch, candidates, preference_sets(pairs)).run(stage)
     stage.mark_complete({"counts": dict(sorted(store.counts.items())), "shards": numbers})
-    return pairs, stage, _paths(stage, numbers)
-
-
-def _paths(stage: StageDir, numbers: list[int]) -> list[Path]:
-    return [stage.path / shard_name(n, SUFFIX) for n in numbers]
+    return pairs, stage, store
 
 
 def micro_batch(recipe: Recipe, launch: Launch, family: Family, cost: int = 1) -> int:
@@ -60,6 +57,10 @@ def _size(recipe: Recipe, family: Family) -> tuple[int, int]:
 def preference_sets(pairs: StageDir) -> list[PreferenceSet]:
     """All preference sets of a pairs stage, in the order of its shards."""
     return [preference for _, table in iter_shards(pairs) for preference in table_to_sets(table)]
+
+
+def _check(path: Path, artifact: str) -> None:
+    check_latents(path, artifact, int(path.stem.rpartition("-")[2]))
 
 
 class _Work:
@@ -88,8 +89,9 @@ class _Work:
 
     def _made(self, stage: StageDir, numbers: list[int]) -> tuple[list[int], LatentStore]:
         with Progress(len(numbers), "shards", "encode") as self._progress:
-            run_shards(stage, numbers, self.launch, SUFFIX, check_latents, self._encode)
-        return numbers, LatentStore(_paths(stage, numbers))
+            valid = partial(_check, artifact=stage.path.name)
+            run_shards(stage, numbers, self.launch, SUFFIX, valid, partial(self._encode, stage.path.name))
+        return numbers, LatentStore({n: stage.path / shard_name(n, SUFFIX) for n in numbers}, stage.path.name)
 
     def _numbers(self) -> list[int]:
         """Shards of candidates that hold something needed; only the column of ids is read."""
@@ -107,19 +109,21 @@ class _Work:
                 found.append(number)
         return found
 
-    def _encode(self, number: int, path: Path) -> None:
+    def _encode(self, artifact: str, number: int, path: Path) -> None:
         from aifeedback.training.encode import encode as encode_candidates
 
         table = read_table(self.candidates.path / shard_name(number))
         wanted = [c for c in table_to_candidates(table) if (c.prompt_id, c.index) in self.needed]
         family = self._load()
         size, batch = _size(self.recipe, family), micro_batch(self.recipe, self.launch, family)
-        write_latents(path, encode_candidates(family, wanted, seed=self.recipe.seed, size=size, micro_batch=batch))
+        shard = encode_candidates(family, wanted, seed=self.recipe.seed, size=size, micro_batch=batch)
+        write_latents(path, shard, artifact=artifact, number=number)
         if self._progress is not None:
             self._progress.advance(1)
 
     def _load(self) -> Family:
         if self._family is None:
             device = self.launch.device
-            self._family = load_family(self.recipe, self.launch, device=pick_device(device, self.launch.worker))
+            device = pick_device(device, self.launch.worker)
+            self._family = load_family(self.recipe, self.launch, device=device, parts=("text", "vae"))
         return self._family

@@ -7,7 +7,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from aifeedback import plugins
@@ -19,6 +18,7 @@ from aifeedback.records import PreferenceSet
 from aifeedback.stages import _upstream, plan
 from aifeedback.stages._family import load_family, pick_device
 from aifeedback.stages._latents import ensure_latents, micro_batch, preference_sets
+from aifeedback.store.latents import LatentStore
 from aifeedback.store.run_dir import RunDir, StageDir
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def train(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
     began = time.monotonic()
     if not _upstream.is_trained(recipe, run, launch):
         _check(recipe, launch)
-    pairs, latents, paths = ensure_latents(recipe, run, launch)
+    pairs, latents, store = ensure_latents(recipe, run, launch)
     excluded = _upstream.excluded_prompts(recipe, pairs, launch.offline)
     sets, dropped = preference_sets(pairs), set(excluded)
     kept = [s for s in sets if s.prompt_id not in dropped]
@@ -51,7 +51,7 @@ def train(recipe: Recipe, run: RunDir, launch: Launch) -> StageReport:
         log.warning("%s is damaged: written again from the last checkpoint", stage.path / "model")
         stage.reopen()
     if not stage.is_complete() or _COLLECTIVE in os.environ:  # where there are others, all go and ask the main process
-        job = functools.partial(_to_the_end, recipe, launch, stage, paths, split, len(sets) - len(kept))
+        job = functools.partial(_to_the_end, recipe, launch, stage, store, split, len(sets) - len(kept))
         taken = _in_turn(recipe, launch, stage, job)
     summary = stage.summary()
     seconds = time.monotonic() - began
@@ -115,7 +115,7 @@ def _to_the_end(
     recipe: Recipe,
     launch: Launch,
     stage: StageDir,
-    paths: list[Path],
+    store: LatentStore,
     sets: tuple[list[PreferenceSet], list[PreferenceSet]],
     dropped: int,
     accelerator: Any,
@@ -125,7 +125,7 @@ def _to_the_end(
 
     section = recipe.train
     start_trackers(accelerator)
-    loop = _loop(recipe, launch, stage, paths, sets, accelerator)
+    loop = _loop(recipe, launch, stage, store, sets, accelerator)
     state = loop.run()
     if accelerator.is_main_process:
         learner = loop.learner
@@ -145,11 +145,10 @@ def _loop(
     recipe: Recipe,
     launch: Launch,
     stage: StageDir,
-    paths: list[Path],
+    store: LatentStore,
     sets: tuple[list[PreferenceSet], list[PreferenceSet]],
     accelerator: Any,
 ) -> Any:
-    from aifeedback.store.latents import LatentStore
     from aifeedback.training.averages import Averages
     from aifeedback.training.batches import Batcher
     from aifeedback.training.loop import Loop
@@ -160,8 +159,7 @@ def _loop(
     section = recipe.train
     objective = plugins.load("objectives", section.objective, launch.allow_code)
     # float32 weights whatever the precision: half precisions come from autocast, the same for both networks
-    family = load_family(recipe, launch, "float32", "cpu")
-    family.drop_encoders()
+    family = load_family(recipe, launch, "float32", "cpu", parts=("denoiser",))
     policy = make_policy(
         family,
         section.method,
@@ -180,9 +178,9 @@ def _loop(
     )
     parameters = plan.settings("objectives", section.objective, section.objectives.get(section.objective, {}))
     batcher = Batcher(
-        LatentStore(paths),
+        store,
         recipe.seed,
-        family.num_timesteps,
+        family.process,
         section.timesteps,
         section.prompt_dropout,
         objective.arity,

@@ -46,7 +46,7 @@ def shard(bad: str | None = None) -> LatentShard:
         if name == bad:
             latents[row] = float("nan")
     hidden = torch.randn(len(PROMPTS) + 1, 16, 16, generator=generator)
-    return LatentShard(keys, latents.half(), [*PROMPTS, ""], hidden, {"latents_kept": len(keys)})
+    return LatentShard(keys, latents.half(), [*PROMPTS, ""], {"prompt_embeds": hidden}, {"latents_kept": len(keys)})
 
 
 def make_loop(
@@ -69,11 +69,10 @@ def make_loop(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "shard-00000.safetensors"
     if not path.exists():
-        write_latents(path, shard(bad))
+        write_latents(path, shard(bad), artifact="tiny", number=0)
     chosen = plugins.load("objectives", objective)
     accelerator = make_accelerator("cpu", precision, [], folder)
-    family: Any = load(str(pipeline))
-    family.drop_encoders()
+    family: Any = load(str(pipeline), parts=("denoiser",))
     lora = {"rank": 2, "alpha": 4.0, "targets": None}
     policy = make_policy(
         family, method, lora, seed=0, needs_reference=chosen.needs_reference,
@@ -84,7 +83,7 @@ def make_loop(
         accelerator, policy, learning_rate=plan.learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01
     )
     learner = Learner(accelerator, family, policy, chosen, parameters or {}, micro_batch)
-    batcher = Batcher(LatentStore([path]), plan.seed, family.num_timesteps, (0.0, 1.0), dropout, chosen.arity)
+    batcher = Batcher(LatentStore({0: path}, "tiny"), plan.seed, family.process, (0.0, 1.0), dropout, chosen.arity)
     training, validation = hold_out(SETS, plan.seed, fraction)
     metrics = Metrics(folder / "metrics.jsonl", accelerator)
     averages = Averages(policy, ema)
