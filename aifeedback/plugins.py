@@ -103,10 +103,7 @@ def settings_of(kind: Kind, name: str) -> dict[str, Any]:
 
 def arity_of(objective: str) -> str | None:
     """`unary`, `pair` or `list`: what the objective declares; None for a user's own."""
-    if objective not in _files("objectives"):
-        return None
-    factory = _factory("objectives", objective)
-    arity = getattr(factory, "arity", None)
+    arity = getattr(hook("objectives", objective, objective), "arity", None)
     return None if arity is None else str(arity)
 
 
@@ -129,11 +126,14 @@ def code_of(kind: Kind, name: str) -> dict[str, str]:
 
 def check_of(kind: Kind, name: str) -> Callable[..., None] | None:
     """The plug-in's own `check(**settings)`, which raises ValueError on an impossible combination."""
-    file, fixed = alias_of(kind, name)
-    if file not in _files(kind):
-        return None
-    check = getattr(_module(kind, file), "check", None)
-    return partial(check, **fixed) if callable(check) else None
+    check = hook(kind, name, "check")
+    return partial(check, **alias_of(kind, name)[1]) if callable(check) else None
+
+
+def hook(kind: Kind, name: str, attribute: str) -> Any:
+    """What a plug-in's file holds under a name; None where it does not, and for a user's own, which is not imported."""
+    file, _ = alias_of(kind, name)
+    return getattr(_module(kind, file), attribute, None) if file in _files(kind) else None
 
 
 def is_stored(scorer: str) -> bool:

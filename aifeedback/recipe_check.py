@@ -73,11 +73,12 @@ def _inputs(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(("prompts",), "required with generate")
     elif taken is not None and recipe.prompts is not None:
         yield Problem(("prompts",), "has no effect with import, which brings its own prompts; leave it out")
+    multiple = plugins.hook("models", recipe.model.family, "SIZE_MULTIPLE") or 1
     for section, path in ((made, ("generate",)), (recipe.eval.sampling, ("eval", "sampling"))):
         for side in ("width", "height"):
             size = getattr(section, side, None)
-            if size is not None and size % 8:
-                yield Problem((*path, side), f"must be a multiple of 8, got {size}")
+            if size is not None and size % multiple:
+                yield Problem((*path, side), f"must be a multiple of {multiple}, got {size}")
 
 
 def _judging(recipe: Recipe) -> Iterator[Problem]:

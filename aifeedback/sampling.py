@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from aifeedback.errors import WeightsError
-from aifeedback.models import Family, Sampling
+from aifeedback.models import Family, Sampling, encode_in_batches
 from aifeedback.models._pixels import to_uint8
 from aifeedback.records import Candidate, Prompt
 from aifeedback.seeds import derive_seed
@@ -101,41 +101,33 @@ def sample_candidates(
     width, height = settings.width or family.default_size[0], settings.height or family.default_size[1]
     shape = family.latent_shape(width, height)
     size = micro_batch or default_micro_batch(width, height, str(next(family.denoiser.parameters()).device))
-    hidden, truncated = _encode_prompts(family, requests)
-    negative = family.encode_text([settings.negative_prompt]).hidden[0] if settings.guidance > 1 else None
+    prompts = list({request.prompt.id: request.prompt for request in requests}.values())
+    rows = {prompt.id: row for row, prompt in enumerate(prompts)}
+    text = encode_in_batches(family, [prompt.text for prompt in prompts], _TEXT_BATCH)
+    guided = family.guided(settings.guidance)
+    negative = family.encode_text([settings.negative_prompt], negative=True).conditioning if guided else None
     how = Sampling(settings.scheduler, settings.steps, settings.guidance)
-    found: list[Candidate] = []
+    candidates: list[Candidate] = []
     with ThreadPoolExecutor(ENCODERS) as pool:
         waiting: list[list[Future[Candidate]]] = []
         for batch in _batches(requests, size):
             seeds = [request.seed for request in batch]
-            text = torch.stack([hidden[request.prompt.id] for request in batch])
-            latents = family.sample(text, negative, noise_of(seeds, shape), how, seeds)
+            chosen = [rows[request.prompt.id] for request in batch]
+            conditioning = {name: values[chosen] for name, values in text.conditioning.items()}
+            latents = family.sample(conditioning, negative, noise_of(seeds, shape), how, seeds)
             pixels = family.decode_pixels(latents)
+            truncated = [text.truncated[row] for row in chosen]
             waiting.append(_submit(pool, family, batch, latents, pixels, settings, truncated))
             if len(waiting) > 1:
-                found += [future.result() for future in waiting.pop(0)]
+                candidates += [future.result() for future in waiting.pop(0)]
             advance(len(batch))
-        found += [future.result() for batch_futures in waiting for future in batch_futures]
-    return found
+        candidates += [future.result() for batch_futures in waiting for future in batch_futures]
+    return candidates
 
 
 def _batches(requests: Sequence[Request], size: int) -> Iterator[Sequence[Request]]:
     for start in range(0, len(requests), size):
         yield requests[start : start + size]
-
-
-def _encode_prompts(family: Family, requests: Sequence[Request]) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """Text (L, D) and tokens cut off, by prompt id."""
-    prompts = list({request.prompt.id: request.prompt for request in requests}.values())
-    hidden: dict[str, Tensor] = {}
-    truncated: dict[str, int] = {}
-    for start in range(0, len(prompts), _TEXT_BATCH):
-        part = prompts[start : start + _TEXT_BATCH]
-        text = family.encode_text([prompt.text for prompt in part])
-        hidden.update(zip((prompt.id for prompt in part), text.hidden, strict=True))
-        truncated.update(zip((prompt.id for prompt in part), text.truncated, strict=True))
-    return hidden, truncated
 
 
 def _submit(
@@ -145,7 +137,7 @@ def _submit(
     latents: Tensor,
     pixels: Tensor,
     settings: Settings,
-    truncated: dict[str, int],
+    truncated: Sequence[int],
 ) -> list[Future[Candidate]]:
     """Hand a sampled batch to the encoding threads."""
     images = to_uint8(pixels)
@@ -158,7 +150,7 @@ def _submit(
     for row, request in enumerate(batch):
         reason = rejection(images[row], finite[row], flagged[row])
         latent = None if kept is None or reason == "non-finite" else kept[row]
-        cut = truncated[request.prompt.id]
+        cut = truncated[row]
         futures.append(pool.submit(_candidate, request, images[row], latent, family.identity, reason, cut, settings))
     return futures
 

@@ -44,27 +44,29 @@ class Bench:
             policy.requires_grad_(True)
         chosen = [p for p in policy.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(chosen, lr=1e-6, fused=device == "cuda")
-        self.latents, self.hidden = self.encode()
+        self.latents, self.conditioning = self.encode()
         self.noise = torch.randn(self.latents.shape, generator=generator).to(device)
-        self.t = torch.randint(0, self.family.num_timesteps, (2 * pairs,), generator=generator).to(device)
+        u = torch.rand(2 * pairs, dtype=torch.float64, generator=generator)
+        self.t = self.family.process.draw(u, (0.0, 1.0)).to(device)
 
     @torch.no_grad()
-    def encode(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         latents = self.family.encode_images(self.pixels, list(range(len(self.pixels))))
-        return latents, self.family.encode_text(self.prompts).hidden.repeat_interleave(2, 0)
+        conditioning = self.family.encode_text(self.prompts).conditioning
+        return latents, {name: rows.repeat_interleave(2, 0) for name, rows in conditioning.items()}
 
     def step(self, cached: bool) -> None:
-        latents, hidden = (self.latents, self.hidden) if cached else self.encode()
+        latents, conditioning = (self.latents, self.conditioning) if cached else self.encode()
         family, policy = self.family, self.family.denoiser
-        x_t = family.add_noise(latents, self.noise, self.t)
+        x_t = family.process.add_noise(latents, self.noise, self.t)
         with torch.no_grad():
             if self.lora:
                 policy.disable_adapters()
-            reference = family.predict(self.reference, x_t, self.t, hidden)
+            reference = family.predict(self.reference, x_t, self.t, conditioning)
             if self.lora:
                 policy.enable_adapters()
-        prediction = family.predict(policy, x_t, self.t, hidden)
-        target = family.target(latents, self.noise, self.t)
+        prediction = family.predict(policy, x_t, self.t, conditioning)
+        target = family.process.target(latents, self.noise, self.t)
         shape = (self.pairs, 2, *latents.shape[1:])
         loss = dpo(Predictions(prediction.reshape(shape), target.reshape(shape), reference.reshape(shape)))
         loss.value.mean().backward()

@@ -46,9 +46,9 @@ def test_each_prompt_is_encoded_once_and_none_without_guidance(family: Family, m
     seen: list[list[str]] = []
     plain = family.encode_text
 
-    def spy(texts: list[str]) -> Text:
+    def spy(texts: list[str], negative: bool = False) -> Text:
         seen.append(list(texts))
-        return plain(texts)
+        return plain(texts, negative)
 
     monkeypatch.setattr(family, "encode_text", spy)
     sample_candidates(family, requests_of(PROMPTS, 3, 0), Settings(steps=1, guidance=0.0, keep_latents=False), 2)

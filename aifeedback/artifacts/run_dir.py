@@ -25,6 +25,8 @@ from aifeedback.errors import StoreError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from aifeedback.artifacts.latents import LatentStore
+
 ABOUT = "artifact.json"
 COMPLETE = "complete.json"
 _EARLIER = "stage.json"  # of run directories of format 1
@@ -237,3 +239,14 @@ class RunDir:
         return any(
             self.storage.exists(f"candidates/{name}/{_EARLIER}") for name in self.storage.names("candidates")
         )
+
+
+def latent_store(folder: Folder, numbers: Sequence[int]) -> LatentStore:
+    """The rows of some shards of latents.
+
+    Raises:
+        DamagedShard: a file's header cannot be read, or it is another shard.
+    """
+    from aifeedback.artifacts.latents import LatentStore
+
+    return LatentStore({number: folder.shard_path(number) for number in numbers}, folder.digest)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import struct
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from aifeedback import plugins
 from aifeedback.data.prompts import PromptList
-from aifeedback.data.weights import local_folder
 from aifeedback.graph.sources import Found, Sources, most_sets
 from aifeedback.launch import Launch
 from aifeedback.readers.pickapic import Preferences
 from aifeedback.recipe import Prompts, Recipe
 
+if TYPE_CHECKING:
+    from aifeedback.models._estimate import Estimate
+
+_UNKNOWN = "known once the model is loaded"
 _BITS_PER_PIXEL = {"png": 12.0, "jpeg": 2.0, "webp": 1.0}  # typical of generated images
-_PARAMETERS = {"stable-diffusion-v1-5/stable-diffusion-v1-5": 859_520_964}
 
 
 def derived(recipe: Recipe, launch: Launch, trains: bool = True) -> list[tuple[str, str]]:
@@ -40,8 +40,10 @@ def derived(recipe: Recipe, launch: Launch, trains: bool = True) -> list[tuple[s
     rows.append(("judge", _judging(recipe, sets)))
     rows.append(("train", _training(recipe, sets)))
     rows.append(("eval", _evaluation(recipe, evaluated)))
-    rows.append(("disk", _disk(recipe, count, evaluated)))
-    rows.append(("memory", _memory(recipe)))
+    estimate = _of_family(recipe, "estimate")
+    model = None if estimate is None else estimate(recipe.model.weights)
+    rows.append(("disk", _disk(recipe, count, evaluated, model)))
+    rows.append(("memory", _memory(recipe, model)))
     return rows
 
 
@@ -60,11 +62,18 @@ def _sampling(recipe: Recipe, count: int | None) -> list[tuple[str, str]]:
     generate = recipe.generate
     assert generate is not None
     total = None if count is None else count * generate.candidates
-    calls = generate.steps * (2 if generate.guidance > 1 else 1)
     how = (
         f"{generate.candidates} per prompt, {generate.steps} {generate.scheduler} steps, guidance {generate.guidance:g}"
     )
-    return [("candidates", f"{_shown(total, recipe.prompts)} ({how}: {calls} passes of the denoiser each)")]
+    if guided := _of_family(recipe, "guided"):
+        calls = generate.steps * (2 if guided(generate.guidance) else 1)
+        how += f": {calls} passes of the denoiser each"
+    return [("candidates", f"{_shown(total, recipe.prompts)} ({how})")]
+
+
+def _of_family(recipe: Recipe, what: str) -> Any:
+    """A function of the model family that tells of weights before they are loaded; None of a user's own family."""
+    return plugins.hook("models", recipe.model.family, what)
 
 
 def _evaluation(recipe: Recipe, count: int | None) -> str:
@@ -97,13 +106,14 @@ def _training(recipe: Recipe, sets: int | None) -> str:
     return f"{what}; {train.steps:,} steps x global batch {train.global_batch:,} = {seen:,} sets{epochs}"
 
 
-def _disk(recipe: Recipe, count: int | None, evaluated: int | None) -> str:
+def _disk(recipe: Recipe, count: int | None, evaluated: int | None, model: Estimate | None) -> str:
     generate = recipe.generate
     if generate is None:
         return "as much as the import, and the latents"
-    width, height = _size(recipe)
+    default = (model and model.size) or (None, None)
+    width, height = generate.width or default[0], generate.height or default[1]
     if not width or not height:
-        return "known once the model is downloaded"
+        return _UNKNOWN
     image = width * height * _BITS_PER_PIXEL[generate.image_format] / 8
     latent = width * height * 2 * 0.2 * generate.keep_latents  # fp16, 4 channels at 1/8 up to 12 channels at 1/8
     each = generate.candidates * (image + 2 * latent)
@@ -113,67 +123,15 @@ def _disk(recipe: Recipe, count: int | None, evaluated: int | None) -> str:
     return f"about {_bytes(total)} of images and latents, and the checkpoints"
 
 
-def _size(recipe: Recipe) -> tuple[int | None, int | None]:
-    generate, config = recipe.generate, _denoiser_config(recipe)
-    side = config.get("sample_size") if isinstance(config.get("sample_size"), int) else None
-    default = side * 8 if side else None
-    return (generate and generate.width) or default, (generate and generate.height) or default
-
-
-def _memory(recipe: Recipe) -> str:
-    """Weights, gradients and AdamW's state of the denoiser, in float32 as training holds them; activations come on top.
-
-    They are bounded by the default micro-batch, which falls with the size of the images.
-    """
-    count = _parameters(recipe)
-    if count is None:
-        return "known once the model is downloaded"
-    if recipe.train.method == "full":
-        averages = recipe.train.ema is not None
-        total, what = count * (24 if averages else 20), f"weights, gradients, AdamW, reference{', averages' * averages}"
-    else:
-        total, what = count * 4, "frozen weights; the adapters are small"
-    return f"about {_bytes(total)} for training {count / 1e6:,.1f} M parameters ({what}), before activations"
-
-
-def _parameters(recipe: Recipe) -> int | None:
-    """Parameters of the denoiser, from the headers of its safetensors files; of some on the Hub they are known."""
-    folder = _denoiser(recipe)
-    if folder is None:
-        return _PARAMETERS.get(recipe.model.weights)
-    files = sorted(folder.glob("*.safetensors"))
-    try:
-        return sum(_elements(path) for path in files[:1] if "-of-" not in path.name) or None
-    except (OSError, ValueError, KeyError, struct.error):
-        return None
-
-
-def _elements(path: Path) -> int:
-    with path.open("rb") as file:
-        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-    total = 0
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            product = 1
-            for side in tensor["shape"]:
-                product *= side
-            total += product
-    return total
-
-
-def _denoiser(recipe: Recipe) -> Path | None:
-    folder = local_folder(recipe.model.weights)
-    found = (folder / name for name in ("unet", "transformer")) if folder else ()
-    return next((path for path in found if path.is_dir()), None)
-
-
-def _denoiser_config(recipe: Recipe) -> dict[str, Any]:
-    folder = _denoiser(recipe)
-    try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8")) if folder else {}
-    except (OSError, ValueError):
-        return {}
-    return config
+def _memory(recipe: Recipe, model: Estimate | None) -> str:
+    full, averages = recipe.train.method == "full", recipe.train.ema is not None
+    total = model and model.training_bytes(full, averages)
+    if model is None or total is None or model.parameters is None:
+        return _UNKNOWN
+    adapters = "frozen weights; the adapters are small"
+    what = f"weights, gradients, AdamW, reference{', averages' * averages}" if full else adapters
+    millions = f"{model.parameters / 1e6:,.1f} M parameters"
+    return f"about {_bytes(total)} for training {millions} ({what}), before activations"
 
 
 def _bytes(count: float) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aifeedback.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def add_adapter(denoiser: Any, rank: int, alpha: float | None, targets: Sequence[str], seed: int) -> None:
@@ -34,14 +37,19 @@ def add_adapter(denoiser: Any, rank: int, alpha: float | None, targets: Sequence
             raise UsageError(f"train.lora.targets: {error}", hint="leave it out for the family's own") from error
 
 
-def adapter_of(denoiser: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The adapter `default`: its weights under diffusers' names, and its settings (rank, alpha, ...)."""
+def adapter_of(denoiser: Any, state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The adapter `default`: its weights under diffusers' names, and its settings (rank, alpha, ...).
+
+    Args:
+        denoiser: whose adapter it is.
+        state: the adapter's weights by parameter name.
+    """
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft.utils import get_peft_model_state_dict
 
     settings = denoiser.peft_config["default"].to_dict()
     settings = {key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()}
-    return convert_state_dict_to_diffusers(get_peft_model_state_dict(denoiser)), settings
+    return convert_state_dict_to_diffusers(get_peft_model_state_dict(denoiser, state_dict=dict(state))), settings
 
 
 def sort_header(file: Path) -> None:
@@ -50,6 +58,6 @@ def sort_header(file: Path) -> None:
     length = int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
-    made = file.with_suffix(".tmp")
-    made.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
-    os.replace(made, file)
+    temporary = file.with_suffix(".tmp")
+    temporary.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
+    os.replace(temporary, file)

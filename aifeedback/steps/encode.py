@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aifeedback.artifacts.latents import Key, LatentStore
-from aifeedback.artifacts.run_dir import Folder, Marker
+from aifeedback.artifacts.latents import Key
+from aifeedback.artifacts.run_dir import Folder, Marker, latent_store
 from aifeedback.artifacts.tables import table_to_candidates
 from aifeedback.errors import StoreError
 from aifeedback.launch import Launch
@@ -62,14 +62,14 @@ class EncodeStep:
 
     def is_current(self, output: str, number: int) -> bool:
         """Whether the latents that lie there are those of all candidates that the sets name now."""
-        store = LatentStore([self.output.shard_path(number)])
+        store = latent_store(self.output, [number])
         return all(key in store for key in self._needed(number))
 
     def open(self, launch: Launch) -> Work:
         """Load the encoders."""
         from aifeedback.training.encode import encode
 
-        family = load_family(self.model, launch)
+        family = load_family(self.model, launch, parts=("text", "vae"))
         size = image_size(self.width, self.height, family)
         batch = micro_batch(launch, size)
 
@@ -87,7 +87,7 @@ class EncodeStep:
 
     def summary(self, output: str = "") -> Summary:
         """Where latents came from, and how many prompts were cut off."""
-        counts = LatentStore([self.output.shard_path(number) for number in self.shards()]).counts
+        counts = latent_store(self.output, self.shards()).counts
         cut = counts.get("truncated", 0)
         warning = f"encode: {cut} of {counts['prompts']} prompts were cut off at the model's length"
         return Summary(Marker(counts=dict(sorted(counts.items()))), warnings=(warning,) if cut else ())

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from aifeedback import plugins
-from aifeedback.artifacts.run_dir import Folder, Marker
+from aifeedback.artifacts.run_dir import Folder, Marker, latent_store
 from aifeedback.artifacts.tables import table_to_sets
 from aifeedback.data.prompts import base_id
 from aifeedback.data.weights import weights_identity
@@ -180,7 +180,6 @@ class TrainStep:
         return int(state.step - loop.began_at)
 
     def _loop(self, launch: Launch, accelerator: Any) -> Any:
-        from aifeedback.artifacts.latents import LatentStore
         from aifeedback.training.averages import Averages
         from aifeedback.training.batches import Batcher
         from aifeedback.training.loop import Loop, Schedule
@@ -191,8 +190,7 @@ class TrainStep:
         section = self.train
         objective = plugins.load("objectives", section.objective, launch.allow_code)
         # float32 weights whatever the precision: half precisions come from autocast, the same for both networks
-        family = load_family(self.model, launch, dtype="float32", device="cpu")
-        family.drop_encoders()
+        family = load_family(self.model, launch, parts=("denoiser",), dtype="float32", device="cpu")
         policy = make_policy(
             family,
             section.method,
@@ -210,9 +208,9 @@ class TrainStep:
             weight_decay=section.weight_decay,
         )
         batcher = Batcher(
-            LatentStore([self.latents.folder.shard_path(number) for number in self.latents.shards]),
+            latent_store(self.latents.folder, self.latents.shards),
             self.seed,
-            family.num_timesteps,
+            family.process,
             section.timesteps,
             section.prompt_dropout,
             objective.arity,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from aifeedback.errors import UsageError
 from aifeedback.records import PreferenceSet
 from aifeedback.seeds import derive_seed
 
+if TYPE_CHECKING:
+    from aifeedback.models import Conditioning, Process
+
 
 class Visit(NamedTuple):
     """The `number`-th visit of a preference set in training, or its `number`-th frozen draw in validation."""
@@ -30,15 +33,15 @@ class Visit(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """B sets of K candidates. latents (B, K, C, H, W), noise (B, 1, C, H, W), t (B,), hidden (B, L, D), scores (B, K).
+    """B sets of K candidates. latents (B, K, C, H, W), noise (B, 1, C, H, W), t (B,), scores (B, K).
 
-    The noise and the timestep are shared by all candidates of a set.
+    Noise, t and conditioning (B rows) are shared by all candidates of a set.
     """
 
     latents: Tensor
     noise: Tensor
     t: Tensor
-    hidden: Tensor
+    conditioning: Conditioning
     scores: Tensor
 
 
@@ -76,17 +79,17 @@ class Batcher:
     """Fetches and draws what a list of visits needs.
 
     Args:
-        store: latents and text embeddings.
+        store: latents and conditioning.
         seed: the run seed.
-        timesteps: number of the noise process's timesteps.
-        window: timesteps are drawn from these fractions of them.
+        process: the family's noise process.
+        window: t is drawn from within these fractions of it.
         dropout: probability that a visit sees the empty prompt.
         arity: the objective's: "first" takes column 0, "pair" the first and the last, others all K.
     """
 
     store: LatentStore
     seed: int
-    timesteps: int
+    process: Process
     window: tuple[float, float]
     dropout: float
     arity: str
@@ -116,16 +119,14 @@ class Batcher:
     def _uniform(self, purpose: str, visit: Visit) -> float:
         return torch.rand((), generator=self._generator(purpose, visit)).item()
 
-    def _draw(self, purpose: str, visit: Visit, low: float, high: float) -> tuple[int, Tensor]:
-        """Timestep and noise (C, H, W); `low` and `high` are fractions of the window."""
+    def _draw(self, purpose: str, visit: Visit, low: float, high: float) -> tuple[Tensor, Tensor]:
+        """A uniform number of [low, high), float64, for the process to draw t from; and noise (C, H, W)."""
         generator = self._generator(purpose, visit)
-        share = low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
-        first, end = (round(self.timesteps * edge) for edge in self.window)
-        t = min(first + int(share * (end - first)), end - 1)
+        u = low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64)
         shape = self.store.latents([(visit.set.prompt_id, visit.set.indices[0])]).shape[1:]
-        return t, torch.randn(shape, generator=generator)
+        return u, torch.randn(shape, generator=generator)
 
-    def _batch(self, visits: Sequence[Visit], draws: list[tuple[int, Tensor]], dropped: list[bool]) -> Batch:
+    def _batch(self, visits: Sequence[Visit], draws: list[tuple[Tensor, Tensor]], dropped: list[bool]) -> Batch:
         columns = [self.columns(visit.set) for visit in visits]
         if len({len(c) for c in columns}) > 1:
             raise UsageError(f"preference sets of different sizes: {sorted({len(c) for c in columns})}")
@@ -136,7 +137,7 @@ class Batcher:
         return Batch(
             latents.reshape(len(visits), -1, *latents.shape[1:]),
             torch.stack([noise for _, noise in draws]).unsqueeze(1),
-            torch.tensor([t for t, _ in draws]),
-            self.store.hidden(texts),
+            self.process.draw(torch.stack([u for u, _ in draws]), self.window),
+            self.store.conditioning(texts),
             torch.tensor(scores),
         )

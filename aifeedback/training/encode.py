@@ -1,4 +1,4 @@
-"""Candidates of preference sets into latents and text embeddings, once, so that training holds no encoder."""
+"""Candidates of preference sets into latents and conditioning, once, so that training holds no encoder."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from aifeedback.artifacts.latents import EMPTY_PROMPT, LatentShard
 from aifeedback.data.images import UnusableImage, open_image
 from aifeedback.errors import StoreError
+from aifeedback.models import encode_in_batches
 from aifeedback.records import Candidate
 from aifeedback.seeds import derive_seed
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def encode(
     family: Family, candidates: Sequence[Candidate], *, seed: int, size: tuple[int, int], micro_batch: int
 ) -> LatentShard:
-    """Encode candidates and their prompts.
+    """Encode candidates, and each of their prompts once.
 
     A kept latent is taken where the candidate was made by this very model, hence by its VAE; else the image goes
     through the VAE, whose sampling noise is derived from the run seed and the candidate.
@@ -42,12 +43,20 @@ def encode(
         pixels = torch.stack([pixels_of(candidates[n], size) for n in part])
         seeds = [derive_seed(seed, "vae", candidates[n].prompt_id, candidates[n].index) for n in part]
         rows |= dict(zip(part, family.encode_images(pixels, seeds).half().cpu(), strict=True))
-    prompts, hidden, truncated = encode_prompts(family, candidates, micro_batch)
+    texts = {candidate.prompt_id: candidate.prompt for candidate in candidates}
+    text, dropped = (
+        encode_in_batches(family, list(texts.values()), micro_batch),
+        family.encode_text([""], negative=True),
+    )
+    conditioning = {
+        name: torch.cat([values, dropped.conditioning[name]]).cpu() for name, values in text.conditioning.items()
+    }
     keys = [(c.prompt_id, c.index) for c in candidates]
     latents = torch.stack([rows[n] for n in range(len(candidates))])
     kept = len(rows) - len(missing)
-    counts = {"latents_kept": kept, "through_vae": len(missing), "prompts": len(prompts) - 1, "truncated": truncated}
-    return LatentShard(keys, latents, prompts, hidden, counts)
+    truncated = sum(cut > 0 for cut in text.truncated)
+    counts = {"latents_kept": kept, "through_vae": len(missing), "prompts": len(texts), "truncated": truncated}
+    return LatentShard(keys, latents, [*texts, EMPTY_PROMPT], conditioning, counts)
 
 
 def _is_kept(family: Family, candidate: Candidate) -> bool:
@@ -58,15 +67,6 @@ def _kept(candidate: Candidate) -> Tensor:
     assert candidate.latent is not None and candidate.latent_shape is not None
     flat = torch.frombuffer(bytearray(candidate.latent), dtype=torch.float16)
     return flat.reshape(candidate.latent_shape)
-
-
-def encode_prompts(family: Family, candidates: Sequence[Candidate], micro_batch: int) -> tuple[list[str], Tensor, int]:
-    """Embed each distinct prompt once, and the empty one: ids, hidden (P, L, D), number of prompts cut off."""
-    texts = {candidate.prompt_id: candidate.prompt for candidate in candidates}
-    names, prompts = [*texts, EMPTY_PROMPT], [*texts.values(), ""]
-    parts = [family.encode_text(prompts[at : at + micro_batch]) for at in range(0, len(prompts), micro_batch)]
-    truncated = sum(cut > 0 for part in parts for cut in part.truncated)
-    return names, torch.cat([part.hidden.cpu() for part in parts]), truncated
 
 
 def pixels_of(candidate: Candidate, size: tuple[int, int]) -> Tensor:

@@ -135,7 +135,7 @@ def save_model(family: Family, policy: Policy, folder: Path, best: dict[str, Any
     save = family.save_lora if policy.adapters else family.save_full
     try:
         made.mkdir()
-        save(made, policy.module)
+        save(made, policy.weights())
         replace_folder(made, folder / "model")
     except (OSError, SafetensorError) as error:  # safetensors has no OSError for a full disk
         shutil.rmtree(made, ignore_errors=True)

@@ -51,8 +51,8 @@ class Learner:
         x0 = batch.latents.flatten(0, 1).to(device)
         noise = batch.noise.expand_as(batch.latents).flatten(0, 1).to(device)
         t = batch.t.repeat_interleave(columns).to(device)
-        text = batch.hidden.repeat_interleave(columns, dim=0).to(device)
-        x_t, target = self.family.add_noise(x0, noise, t), self.family.target(x0, noise, t)
+        rows = {name: v.repeat_interleave(columns, dim=0).to(device) for name, v in batch.conditioning.items()}
+        x_t, target = self.family.process.add_noise(x0, noise, t), self.family.process.target(x0, noise, t)
 
         def shaped(x: Tensor) -> Tensor:
             return x.reshape(count, columns, *x.shape[1:])
@@ -60,9 +60,9 @@ class Learner:
         reference = None
         if self.objective.needs_reference:
             with torch.no_grad(), self.policy.reference() as module, self.accelerator.autocast():
-                reference = shaped(self.family.predict(module, x_t, t, text))
+                reference = shaped(self.family.predict(module, x_t, t, rows))
         with self.accelerator.autocast():
-            policy = shaped(self.family.predict(self.policy.model, x_t, t, text))
+            policy = shaped(self.family.predict(self.policy.model, x_t, t, rows))
         scores = batch.scores.to(device) if self.objective.needs_scores else None
         return Predictions(policy, shaped(target), reference, scores=scores, statistic=statistic)
 

@@ -31,10 +31,14 @@ def plain(folder: Path) -> Any:
     return pipe
 
 
+def trainable(family: Family) -> dict[str, torch.Tensor]:
+    return {name: weight for name, weight in family.denoiser.named_parameters() if weight.requires_grad}
+
+
 def latents_of(family: Family, guidance: float = 4.0, scheduler: str = "ddim") -> torch.Tensor:
-    negative = family.encode_text([""]).hidden[0]
-    hidden = family.encode_text([PROMPT]).hidden
-    return family.sample(hidden, negative, noise_of([7], (4, 8, 8)), Sampling(scheduler, 4, guidance), [7])
+    negative = family.encode_text([""], negative=True).conditioning
+    conditioning = family.encode_text([PROMPT]).conditioning
+    return family.sample(conditioning, negative, noise_of([7], (4, 8, 8)), Sampling(scheduler, 4, guidance), [7])
 
 
 @pytest.mark.parametrize("scheduler", ["model", "ddim", "dpm++", "euler", "pndm", "sde-dpm++", "unipc"])
@@ -65,7 +69,7 @@ def test_a_scheduler_with_noise_in_each_step_follows_the_seed(tiny_pipeline: Pat
 
 def test_long_prompts_are_cut_and_counted(family: Family) -> None:
     text = family.encode_text([PROMPT, "x " * 5000])
-    assert text.hidden.shape == (2, 16, 16)
+    assert {name: rows.shape for name, rows in text.conditioning.items()} == {"prompt_embeds": (2, 16, 16)}
     assert text.truncated == [0, 5000 + 2 - 16]
 
 
@@ -74,7 +78,7 @@ def test_target_is_what_a_perfect_network_predicts(tiny_pipeline: Path, tiny_v_p
     for path in (tiny_pipeline, tiny_v_pipeline):
         ours = load(str(path))
         a = plain(path).scheduler.alphas_cumprod[t].view(2, 1, 1, 1)
-        x_t, target = ours.add_noise(x0, noise, t), ours.target(x0, noise, t)
+        x_t, target = ours.process.add_noise(x0, noise, t), ours.process.target(x0, noise, t)
         from_epsilon, from_v = (x_t - (1 - a).sqrt() * target) / a.sqrt(), a.sqrt() * x_t - (1 - a).sqrt() * target
         back = from_epsilon if path == tiny_pipeline else from_v
         assert torch.allclose(back, x0, atol=1e-3)
@@ -98,7 +102,7 @@ def test_lora_and_full_weights_reach_plain_diffusers(tiny_pipeline: Path, tmp_pa
         assert weight.requires_grad == ("lora" in name)
         if "lora_B" in name:
             weight.data.fill_(0.2)
-    trained.save_lora(tmp_path, trained.denoiser)
+    trained.save_lora(tmp_path, trainable(trained))
     after = latents_of(trained)
     again, pipe = load(str(tiny_pipeline)), plain(tiny_pipeline)
     again.load_lora(tmp_path)
@@ -111,7 +115,7 @@ def test_lora_and_full_weights_reach_plain_diffusers(tiny_pipeline: Path, tmp_pa
     full = load(str(tiny_pipeline))
     for weight in full.denoiser.parameters():
         weight.data.mul_(1.1)
-    full.save_full(tmp_path / "full", full.denoiser)
+    full.save_full(tmp_path / "full", full.denoiser.state_dict())
     again, pipe = load(str(tiny_pipeline)), plain(tiny_pipeline)
     again.load_full(tmp_path / "full")
     pipe.unet = UNet2DConditionModel.from_pretrained(tmp_path / "full" / "unet")
@@ -123,7 +127,7 @@ def test_the_lora_file_has_one_order(tiny_pipeline: Path, tmp_path: Path) -> Non
     """Neither the hash seed of a process nor safetensors decides about a byte of it."""
     trained = load(str(tiny_pipeline))
     trained.add_lora(2, 4.0, None, seed=1)
-    trained.save_lora(tmp_path, trained.denoiser)
+    trained.save_lora(tmp_path, trainable(trained))
     data = (tmp_path / LORA_FILE).read_bytes()
     header = data[8 : 8 + int.from_bytes(data[:8], "little")].decode().rstrip()
     found = json.loads(header)
@@ -176,3 +180,44 @@ def test_an_interrupted_download_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(WeightsError, match="peer closed connection") as caught:
         load("owner/name", revision="c" * 40)
     assert "goes on where it stopped" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("parts", [["denoiser"], ["text", "vae"]])
+def test_only_the_parts_asked_for_are_loaded_and_another_says_so(tiny_pipeline: Path, parts: list[Any]) -> None:
+    ours = load(str(tiny_pipeline), parts=parts)
+    loaded = {name for name in ("unet", "vae", "text_encoder", "tokenizer") if getattr(ours.pipe, name) is not None}
+    assert loaded == ({"unet"} if parts == ["denoiser"] else {"vae", "text_encoder", "tokenizer"})
+    assert (ours.default_size, ours.latent_shape(16, 16)) == ((16, 16), (4, 8, 8)), "sizes are known of every part"
+    latents = torch.zeros(1, 4, 8, 8)
+    if parts == ["denoiser"]:
+        assert latents_from(ours, torch.zeros(1, 16, 16)).shape == latents.shape
+        with pytest.raises(ValueError, match=r"text_encoder was not loaded; .* name 'text'"):
+            ours.encode_text([PROMPT])
+        with pytest.raises(ValueError, match=r"vae was not loaded; .* name 'vae'"):
+            ours.decode(latents)
+    else:
+        conditioning = ours.encode_text([PROMPT]).conditioning
+        assert ours.decode(ours.encode_images(torch.zeros(1, 3, 16, 16), [0])).shape == (1, 16, 16, 3)
+        with pytest.raises(ValueError, match=r"unet was not loaded; .* name 'denoiser'"):
+            latents_from(ours, conditioning["prompt_embeds"])
+
+
+def latents_from(family: Family, hidden: torch.Tensor) -> torch.Tensor:
+    return family.sample({"prompt_embeds": hidden}, None, noise_of([7], (4, 8, 8)), Sampling("ddim", 2, 1.0), [7])
+
+
+def test_steps_that_a_scheduler_cannot_take_and_guidance_without_a_negative(family: Family) -> None:
+    with pytest.raises(UsageError, match="generate.steps: 2000 with DDIMScheduler"):
+        family.sample({}, None, noise_of([7], (4, 8, 8)), Sampling("ddim", 2000, 1.0), [7])
+    with pytest.raises(ValueError, match="guidance needs"):
+        family.sample({}, None, noise_of([7], (4, 8, 8)), Sampling("ddim", 2, 3.0), [7])
+    assert [family.guided(guidance) for guidance in (0.0, 1.0, 1.5)] == [False, False, True]
+
+
+def test_a_call_leaves_nothing_behind_for_the_next(family: Family) -> None:
+    """Schedulers count steps and keep earlier predictions."""
+    own = family.pipe.scheduler  # type: ignore[attr-defined]
+    first = latents_of(family, 4.0, "model")
+    latents_of(family, 1.0, "unipc")
+    assert torch.equal(latents_of(family, 4.0, "model"), first)
+    assert family.pipe.scheduler is own  # type: ignore[attr-defined]

@@ -8,21 +8,22 @@ from pathlib import Path
 import pytest
 import torch
 
+from aifeedback.artifacts.latents import LatentStore, write_latents
 from aifeedback.errors import UsageError
+from aifeedback.models._process import Ddpm
 from aifeedback.records import PreferenceSet
-from aifeedback.store.latents import LatentStore, write_latents
 from aifeedback.training.batches import Batcher, Visit, hold_out, visits_of_step
 from tests.training.tiny import PROMPTS, SETS, shard
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> LatentStore:
-    write_latents(tmp_path / "shard", shard())
-    return LatentStore([tmp_path / "shard"])
+    write_latents(tmp_path / "shard", shard(), artifact="a", number=0)
+    return LatentStore({0: tmp_path / "shard"}, "a")
 
 
 def batcher(store: LatentStore, dropout: float = 0.0, arity: str = "pair") -> Batcher:
-    return Batcher(store, 7, 1000, (0.2, 0.9), dropout, arity)
+    return Batcher(store, 7, Ddpm({}, "m"), (0.2, 0.9), dropout, arity)
 
 
 def test_batches_run_on_across_epochs_and_visit_every_set_equally_often() -> None:
@@ -53,8 +54,8 @@ def test_timesteps_stay_in_the_window_and_validation_spreads_them(store: LatentS
 
 def test_dropout_shows_the_empty_prompt(store: LatentStore) -> None:
     visits = [Visit(s, n) for s in SETS for n in range(25)]
-    hidden = batcher(store, dropout=0.3).training(visits).hidden
-    empty = (hidden == store.hidden([""])).flatten(1).all(1)
+    shown = batcher(store, dropout=0.3).training(visits).conditioning["prompt_embeds"]
+    empty = (shown == store.conditioning([""])["prompt_embeds"]).flatten(1).all(1)
     assert 0.15 < empty.float().mean() < 0.45
 
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from aifeedback.errors import StoreError
+from aifeedback.models import Text
 from aifeedback.models.sd import load
 from aifeedback.records import Candidate
 from aifeedback.training.encode import encode, pixels_of
@@ -45,9 +46,24 @@ def test_kept_latents_are_taken_from_the_same_model_only(tiny_pipeline: Path) ->
     assert whole.counts == {"latents_kept": 2, "through_vae": 2, "prompts": 2, "truncated": 1}
     assert torch.equal(whole.latents[0], latent) and not torch.equal(whole.latents[1], latent)
     assert whole.prompts == ["a red circle", candidates[3].prompt_id, ""]
-    assert torch.equal(whole.hidden[2], family.encode_text([""]).hidden[0])
+    expected = [family.encode_text([prompt]).conditioning["prompt_embeds"] for prompt in ("a red circle", "")]
+    assert torch.equal(whole.conditioning["prompt_embeds"][[0, 2]], torch.cat(expected))
     single = encode(family, candidates, seed=0, size=SIZE, micro_batch=1)
     torch.testing.assert_close(single.latents, whole.latents, atol=2e-3, rtol=2e-3)
+
+
+def test_a_dropped_prompt_is_encoded_as_a_negative_one(tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some pipelines encode those in another way, and training without a prompt has to match sampling without one."""
+    family = load(str(tiny_pipeline))
+    plain = family.encode_text
+
+    def marking(prompts: list[str], negative: bool = False) -> Text:
+        text = plain(prompts)
+        return text._replace(conditioning={"embeds": torch.full((len(prompts), 1), float(negative))})
+
+    monkeypatch.setattr(family, "encode_text", marking)
+    made = encode(family, [candidate(family.identity, 0)], seed=0, size=SIZE, micro_batch=8)
+    assert made.prompts == ["a red circle", ""] and made.conditioning["embeds"].flatten().tolist() == [0.0, 1.0]
 
 
 def test_other_sizes_are_scaled_to_cover_and_cut_at_the_centre() -> None:

@@ -45,7 +45,7 @@ def test_model(error: Exception, tmp_path: Path) -> None:
         raise error
 
     family: Any = SimpleNamespace(save_full=save)
-    policy: Any = SimpleNamespace(adapters=False, module=None)
+    policy: Any = SimpleNamespace(adapters=False, weights=dict)
     with pytest.raises(StoreError, match="model: cannot be written"):
         save_model(family, policy, tmp_path, best=None)
     assert list(tmp_path.iterdir()) == []

@@ -8,8 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from aifeedback.store.claims import Claims
 from aifeedback.store.run_dir import RunDir
+
+from aifeedback.artifacts.claims import Claims
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """

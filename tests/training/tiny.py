@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from aifeedback import plugins
+from aifeedback.artifacts.latents import LatentShard, LatentStore, latent_bytes
 from aifeedback.models.sd import load
 from aifeedback.objectives import Loss, Predictions, errors, objective, pair_metrics, reference_errors
 from aifeedback.records import PreferenceSet
 from aifeedback.seeds import derive_seed
-from aifeedback.store.latents import LatentShard, LatentStore, write_latents
 from aifeedback.training.averages import Averages
 from aifeedback.training.batches import Batch, Batcher, Visit, hold_out
 from aifeedback.training.loop import Loop, Schedule
@@ -66,7 +66,7 @@ def shard(bad: str | None = None) -> LatentShard:
         if name == bad:
             latents[row] = float("nan")
     hidden = torch.randn(len(PROMPTS) + 1, 16, 16, generator=generator)
-    return LatentShard(keys, latents.half(), [*PROMPTS, ""], hidden, {"latents_kept": len(keys)})
+    return LatentShard(keys, latents.half(), [*PROMPTS, ""], {"prompt_embeds": hidden}, {"latents_kept": len(keys)})
 
 
 def make_loop(
@@ -90,11 +90,10 @@ def make_loop(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "shard-00000.safetensors"
     if not path.exists():
-        write_latents(path, shard(bad))
+        path.write_bytes(latent_bytes(shard(bad), "tiny", 0))
     chosen = plugins.load("objectives", objective, allow_code=True)
     accelerator = make_accelerator("cpu", precision, [], folder)
-    family: Any = load(str(pipeline), dtype=dtype)
-    family.drop_encoders()
+    family: Any = load(str(pipeline), dtype=dtype, parts=("denoiser",))
     lora = {"rank": 2, "alpha": 4.0, "targets": None}
     policy = make_policy(
         family, method, lora, seed=0, needs_reference=chosen.needs_reference,
@@ -105,7 +104,7 @@ def make_loop(
         accelerator, policy, learning_rate=plan.learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01
     )
     learner = Learner(accelerator, family, policy, chosen, parameters or {}, micro_batch)
-    batcher = Batcher(LatentStore([path]), plan.seed, family.num_timesteps, (0.0, 1.0), dropout, chosen.arity)
+    batcher = Batcher(LatentStore({0: path}, "tiny"), plan.seed, family.process, (0.0, 1.0), dropout, chosen.arity)
     training, validation = hold_out(SETS, plan.seed, fraction)
     metrics = Metrics(folder / "metrics.jsonl", accelerator)
     averages = Averages(policy, ema)

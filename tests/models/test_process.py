@@ -1,0 +1,26 @@
+"""The noise process of DDPM: which t a uniform number draws."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from aifeedback.errors import WeightsError
+from aifeedback.models._process import Ddpm
+
+
+@pytest.mark.parametrize("window", [(0.0, 1.0), (0.5, 1.0), (0.2, 0.3333)])
+def test_t_is_that_part_of_the_window(window: tuple[float, float]) -> None:
+    """In double precision, as Python computes it: a t once drawn stays the same on any device and in any batch."""
+    u = torch.rand(5000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    u[:2] = torch.tensor([0.0, 1 - 2**-53])
+    first, end = (round(1000 * edge) for edge in window)
+    expected = [min(first + int(share * (end - first)), end - 1) for share in u.tolist()]
+    t = Ddpm({"num_train_timesteps": 1000}, "m").draw(u, window)
+    assert t.dtype == torch.int64 and t.tolist() == expected
+    assert (t.min(), t.max()) == (first, end - 1)
+
+
+def test_another_kind_of_prediction_is_refused() -> None:
+    with pytest.raises(WeightsError, match="m: prediction type 'sample', expected epsilon or v_prediction"):
+        Ddpm({"prediction_type": "sample"}, "m")
