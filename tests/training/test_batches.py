@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from aifeedback.artifacts.latents import LatentStore, write_latents
+from aifeedback.artifacts.latents import LatentStore, latent_bytes
 from aifeedback.errors import UsageError
 from aifeedback.models._process import Ddpm
 from aifeedback.records import PreferenceSet
@@ -18,7 +18,7 @@ from tests.training.tiny import PROMPTS, SETS, shard
 
 @pytest.fixture
 def store(tmp_path: Path) -> LatentStore:
-    write_latents(tmp_path / "shard", shard(), artifact="a", number=0)
+    (tmp_path / "shard").write_bytes(latent_bytes(shard(), "a", 0))
     return LatentStore({0: tmp_path / "shard"}, "a")
 
 

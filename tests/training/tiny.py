@@ -127,9 +127,13 @@ def gradient(loop: Loop, visits: Sequence[Visit]) -> tuple[Tensor, Tensor]:
     """
     weights = list(loop.learner.policy.parameters.values())
 
+    def cast(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {name: cast(rows) for name, rows in part.items()}
+        return part.to(weights[0].dtype) if part.is_floating_point() else part
+
     def fetch(chunk: Sequence[Visit]) -> Batch:
-        batch = loop.batcher.training(chunk)
-        return Batch(*(part.to(weights[0].dtype) if part.is_floating_point() else part for part in batch))
+        return Batch(*map(cast, loop.batcher.training(chunk)))
 
     loop.optimizer.zero_grad()
     loss = loop.learner.accumulate(visits, fetch)["loss"].item()
