@@ -13,7 +13,7 @@ from aifeedback import plugins
 from aifeedback.data.weights import weights_identity
 from aifeedback.errors import UsageError
 from aifeedback.launch import Launch, StageReport
-from aifeedback.recipe import Recipe, Train
+from aifeedback.recipe import Recipe
 from aifeedback.records import PreferenceSet
 from aifeedback.stages import _upstream, plan
 from aifeedback.stages._family import load_family, pick_device
@@ -126,11 +126,9 @@ def _to_the_end(
     section = recipe.train
     start_trackers(accelerator)
     loop = _loop(recipe, launch, stage, store, sets, accelerator)
-    state = loop.run()
+    state, weights = loop.run(), loop.final_weights()
     if accelerator.is_main_process:
-        learner = loop.learner
-        with loop.averages.applied():
-            save_model(learner.family, learner.policy, stage.path, vars(state) if section.keep == "best" else None)
+        save_model(loop.learner.family, section.method == "lora", weights, stage.path)
         counts = {"steps": state.step, "sets": len(sets[0]), "held_out": len(sets[1]), "skipped_steps": state.skipped}
         best = {"best_step": state.best_step, "best_loss": state.best_loss}
         rejected = {"evaluation prompt": dropped} if dropped else {}
@@ -153,29 +151,17 @@ def _loop(
     from aifeedback.training.batches import Batcher
     from aifeedback.training.loop import Loop
     from aifeedback.training.metrics import Metrics
-    from aifeedback.training.setup import make_policy, prepare
+    from aifeedback.training.parallel import prepare
+    from aifeedback.training.policy import make_policy
     from aifeedback.training.step import Learner
 
     section = recipe.train
     objective = plugins.load("objectives", section.objective, launch.allow_code)
     # float32 weights whatever the precision: half precisions come from autocast, the same for both networks
     family = load_family(recipe, launch, "float32", "cpu", parts=("denoiser",))
-    policy = make_policy(
-        family,
-        section.method,
-        section.lora.model_dump(),
-        seed=recipe.seed,
-        needs_reference=objective.needs_reference,
-        gradient_checkpointing=section.gradient_checkpointing,
-    )
-    optimizer = prepare(
-        accelerator,
-        policy,
-        learning_rate=section.learning_rate,
-        betas=section.betas,
-        eps=section.eps,
-        weight_decay=section.weight_decay,
-    )
+    device, compared = accelerator.device, objective.needs_reference
+    policy = make_policy(family, section, seed=recipe.seed, needs_reference=compared, device=device)
+    optimizer = prepare(accelerator, policy, section)
     parameters = plan.settings("objectives", section.objective, section.objectives.get(section.objective, {}))
     batcher = Batcher(
         store,
@@ -189,22 +175,4 @@ def _loop(
     learner = Learner(accelerator, family, policy, objective, parameters, size)
     metrics = Metrics(stage.path / "metrics.jsonl", accelerator)
     averages = Averages(policy, section.ema)
-    return Loop(learner, optimizer, averages, batcher, *sets, _schedule(recipe.seed, section), stage.path, metrics)
-
-
-def _schedule(seed: int, section: Train) -> Any:
-    from aifeedback.training.loop import Schedule
-
-    return Schedule(
-        seed=seed,
-        steps=section.steps,
-        global_batch=section.global_batch,
-        learning_rate=section.learning_rate,
-        warmup_steps=section.warmup_steps,
-        max_grad_norm=section.max_grad_norm,
-        validation_every=section.validation.every,
-        validation_draws=section.validation.draws,
-        checkpoint_every=section.checkpoint_every,
-        keep_best=section.keep == "best",
-        max_bad_steps=section.max_bad_steps,
-    )
+    return Loop(learner, optimizer, averages, batcher, *sets, section, recipe.seed, stage.path, metrics)

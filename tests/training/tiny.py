@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,25 @@ import torch
 
 from aifeedback import plugins
 from aifeedback.models.sd import load
+from aifeedback.recipe import Train
 from aifeedback.records import PreferenceSet
 from aifeedback.seeds import derive_seed
 from aifeedback.store.latents import LatentShard, LatentStore, write_latents
 from aifeedback.training.averages import Averages
 from aifeedback.training.batches import Batcher, hold_out
-from aifeedback.training.loop import Loop, Schedule
+from aifeedback.training.loop import Loop
 from aifeedback.training.metrics import Metrics
-from aifeedback.training.setup import make_accelerator, make_policy, prepare, save_model
+from aifeedback.training.parallel import prepare
+from aifeedback.training.policy import make_policy
+from aifeedback.training.setup import make_accelerator, save_model
 from aifeedback.training.step import Learner
 
 SHAPE = (4, 8, 8)
 PROMPTS = [f"prompt{n}" for n in range(8)]
-SCHEDULE = Schedule(
-    seed=0, steps=6, global_batch=5, learning_rate=1e-3, warmup_steps=2, max_grad_norm=1.0, validation_every=3,
-    validation_draws=2, checkpoint_every=2, keep_best=False, max_bad_steps=3,
-)  # fmt: skip
+TRAIN = {
+    "steps": 6, "global_batch": 5, "learning_rate": 1e-3, "warmup_steps": 2, "checkpoint_every": 2, "max_bad_steps": 3,
+    "lora": {"rank": 2, "alpha": 4.0},
+}  # fmt: skip
 SETS = [PreferenceSet(name, name, (1, 0), (0.9, 0.1), 0.8) for name in PROMPTS]
 
 
@@ -60,12 +62,14 @@ def make_loop(
     bad: str | None = None,
     precision: str = "no",
     dropout: float = 0.2,
-    gradient_checkpointing: bool = False,
     parameters: dict[str, Any] | None = None,
     ema: float | None = None,
-    **schedule: Any,
+    validation_every: int = 3,
+    validation_draws: int = 2,
+    keep_best: bool = False,
+    **more: Any,
 ) -> Loop:
-    """A loop over the tiny pipeline, ready to run."""
+    """A loop over the tiny pipeline, ready to run; `more` are further keys of a recipe's section `train`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "shard-00000.safetensors"
     if not path.exists():
@@ -73,21 +77,18 @@ def make_loop(
     chosen = plugins.load("objectives", objective)
     accelerator = make_accelerator("cpu", precision, [], folder)
     family: Any = load(str(pipeline), parts=("denoiser",))
-    lora = {"rank": 2, "alpha": 4.0, "targets": None}
-    policy = make_policy(
-        family, method, lora, seed=0, needs_reference=chosen.needs_reference,
-        gradient_checkpointing=gradient_checkpointing,
-    )  # fmt: skip
-    plan = replace(SCHEDULE, **schedule)
-    optimizer = prepare(
-        accelerator, policy, learning_rate=plan.learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01
-    )
+    validation = {"fraction": fraction, "every": validation_every, "draws": validation_draws}
+    keys = {"method": method, "validation": validation, "keep": "best" if keep_best else "last", "ema": ema}
+    settings = Train.model_validate({**TRAIN, **keys, **more})
+    needs_reference, device = chosen.needs_reference, accelerator.device
+    policy = make_policy(family, settings, seed=0, needs_reference=needs_reference, device=device)
+    optimizer = prepare(accelerator, policy, settings)
     learner = Learner(accelerator, family, policy, chosen, parameters or {}, micro_batch)
-    batcher = Batcher(LatentStore({0: path}, "tiny"), plan.seed, family.process, (0.0, 1.0), dropout, chosen.arity)
-    training, validation = hold_out(SETS, plan.seed, fraction)
+    batcher = Batcher(LatentStore({0: path}, "tiny"), 0, family.process, (0.0, 1.0), dropout, chosen.arity)
+    sets = hold_out(SETS, 0, fraction)
     metrics = Metrics(folder / "metrics.jsonl", accelerator)
     averages = Averages(policy, ema)
-    return Loop(learner, optimizer, averages, batcher, training, validation, plan, folder, metrics)
+    return Loop(learner, optimizer, averages, batcher, *sets, settings, 0, folder, metrics)
 
 
 def rows(folder: Path, split: str = "train") -> list[dict[str, Any]]:
@@ -102,10 +103,7 @@ def losses(folder: Path, split: str = "train") -> list[float]:
 
 def save(loop: Loop) -> None:
     """Write the model as the stage does."""
-    with loop.averages.applied():
-        save_model(
-            loop.learner.family, loop.learner.policy, loop.folder, vars(loop.state) if loop.schedule.keep_best else None
-        )
+    save_model(loop.learner.family, loop.learner.policy.adapters, loop.final_weights(), loop.folder)
 
 
 def killed_after(renames: int) -> None:
