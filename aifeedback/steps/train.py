@@ -159,11 +159,9 @@ class TrainStep:
 
         start_trackers(accelerator)
         loop = self._loop(launch, accelerator)
-        state = loop.run()
+        state, weights = loop.run(), loop.final_weights()
         if accelerator.is_main_process:
-            learner, best = loop.learner, vars(state) if self.train.keep == "best" else None
-            with loop.averages.applied():
-                save_model(learner.family, learner.policy, self.output.path, best)
+            save_model(loop.learner.family, self.train.method == "lora", weights, self.output.path)
             training, validation = self.sets
             counts = {"steps": state.step, "sets": len(training), "held_out": len(validation),
                       "skipped_steps": state.skipped}  # fmt: skip
@@ -182,31 +180,19 @@ class TrainStep:
     def _loop(self, launch: Launch, accelerator: Any) -> Any:
         from aifeedback.training.averages import Averages
         from aifeedback.training.batches import Batcher
-        from aifeedback.training.loop import Loop, Schedule
+        from aifeedback.training.loop import Loop
         from aifeedback.training.metrics import Metrics
-        from aifeedback.training.setup import make_policy, prepare
+        from aifeedback.training.parallel import prepare
+        from aifeedback.training.policy import make_policy
         from aifeedback.training.step import Learner
 
         section = self.train
         objective = plugins.load("objectives", section.objective, launch.allow_code)
         # float32 weights whatever the precision: half precisions come from autocast, the same for both networks
         family = load_family(self.model, launch, parts=("denoiser",), dtype="float32", device="cpu")
-        policy = make_policy(
-            family,
-            section.method,
-            section.lora.model_dump(),
-            seed=self.seed,
-            needs_reference=objective.needs_reference,
-            gradient_checkpointing=section.gradient_checkpointing,
-        )
-        optimizer = prepare(
-            accelerator,
-            policy,
-            learning_rate=section.learning_rate,
-            betas=section.betas,
-            eps=section.eps,
-            weight_decay=section.weight_decay,
-        )
+        device, compared = accelerator.device, objective.needs_reference
+        policy = make_policy(family, section, seed=self.seed, needs_reference=compared, device=device)
+        optimizer = prepare(accelerator, policy, section)
         batcher = Batcher(
             latent_store(self.latents.folder, self.latents.shards),
             self.seed,
@@ -220,17 +206,5 @@ class TrainStep:
         learner = Learner(accelerator, family, policy, objective, dict(self.parameters), size)
         metrics = Metrics(self.output.path / "metrics.jsonl", accelerator)
         averages = Averages(policy, section.ema)
-        schedule = Schedule(
-            seed=self.seed,
-            steps=section.steps,
-            global_batch=section.global_batch,
-            learning_rate=section.learning_rate,
-            warmup_steps=section.warmup_steps,
-            max_grad_norm=section.max_grad_norm,
-            validation_every=section.validation.every,
-            validation_draws=section.validation.draws,
-            checkpoint_every=section.checkpoint_every,
-            keep_best=section.keep == "best",
-            max_bad_steps=section.max_bad_steps,
-        )
-        return Loop(learner, optimizer, averages, batcher, *self.sets, schedule, self.output.path, metrics)
+        folder = self.output.path
+        return Loop(learner, optimizer, averages, batcher, *self.sets, section, self.seed, folder, metrics)

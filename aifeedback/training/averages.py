@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
+from aifeedback.training.parallel import whole_state
 from aifeedback.training.policy import Policy
 
 
@@ -46,7 +47,7 @@ class Averages:
         """The averages by name; None without them."""
         if self._model is None:
             return None
-        return dict(zip(self._policy.parameters, self._model.shadow_params, strict=True))
+        return whole_state(dict(zip(self._policy.parameters, self._model.shadow_params, strict=True)))
 
     def load(self, weights: dict[str, Tensor] | None, updates: int) -> None:
         """Put back what `weights` gave after so many updates."""

@@ -22,6 +22,7 @@ from aifeedback.training.checkpoint import (
     Checkpoint,
     best_name,
     checkpoint_name,
+    load_best,
     newest_checkpoint,
     prune,
     save_checkpoint,
@@ -33,25 +34,11 @@ from aifeedback.training.stopping import StopFlag
 
 if TYPE_CHECKING:
     from accelerate.optimizer import AcceleratedOptimizer
+    from torch import Tensor
+
+    from aifeedback.recipe import Train
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how often; everything here but `checkpoint_every` determines the result."""
-
-    seed: int
-    steps: int
-    global_batch: int
-    learning_rate: float
-    warmup_steps: int
-    max_grad_norm: float
-    validation_every: int
-    validation_draws: int
-    checkpoint_every: int
-    keep_best: bool
-    max_bad_steps: int
 
 
 @dataclass
@@ -67,7 +54,7 @@ class State:
 
 @dataclass
 class Loop:
-    """Trains until `schedule.steps`, from the newest checkpoint in `folder` if there is one."""
+    """Trains until `settings.steps`, from the newest checkpoint in `folder` if there is one."""
 
     learner: Learner
     optimizer: AcceleratedOptimizer
@@ -75,7 +62,8 @@ class Loop:
     batcher: Batcher
     train_sets: Sequence[PreferenceSet]
     validation_sets: Sequence[PreferenceSet]
-    schedule: Schedule
+    settings: Train
+    seed: int
     folder: Path
     metrics: Metrics
     state: State = field(default_factory=State)
@@ -92,34 +80,48 @@ class Loop:
         self.began_at = self.state.step
         if self.state.step == 0:
             self._start()
-        left = self.schedule.steps - self.state.step
+        steps = self.settings.steps
+        left = steps - self.state.step
         progress = Progress(left, "steps", "train") if self.learner.accelerator.is_main_process else None
         with StopFlag() as stop, progress or nullcontext():
-            while self.state.step < self.schedule.steps:
+            while self.state.step < steps:
                 stopping = self._step(stop)
                 if progress:
                     progress.advance(1)
                 self._milestones(stopping)
-                if stopping and self.state.step < self.schedule.steps:
-                    raise Interrupted(
-                        f"train: stopped after step {self.state.step} of {self.schedule.steps}; the state is saved"
-                    )  # no hint: the command line knows the command that goes on from there
+                if stopping and self.state.step < steps:
+                    # no hint: the command line knows the command that goes on from there
+                    raise Interrupted(f"train: stopped after step {self.state.step} of {steps}; the state is saved")
         return self.state
+
+    def final_weights(self) -> dict[str, Tensor]:
+        """The whole weights to keep: those of the best validation, or the last. Every process calls it.
+
+        Raises:
+            StoreError: the best weights are damaged or gone.
+        """
+        if self.settings.keep == "best":
+            return load_best(self._checkpoints, vars(self.state)).weights
+        return self._weights()
+
+    def _weights(self) -> dict[str, Tensor]:
+        """What is validated: the averages where they are kept."""
+        return self.averages.weights() or self.learner.policy.weights()
 
     # --- one step
 
     def _step(self, stop: StopFlag) -> bool:
         """Take a step or skip it; returns whether any process was asked to stop."""
-        began, schedule = time.perf_counter(), self.schedule
+        began, settings = time.perf_counter(), self.settings
         accelerator = self.learner.accelerator
-        visits = visits_of_step(self.train_sets, schedule.seed, self.state.step, schedule.global_batch)
+        visits = visits_of_step(self.train_sets, self.seed, self.state.step, settings.global_batch)
         means = self.learner.accumulate(visits, self.batcher.training)
-        norm = accelerator.clip_grad_norm_(list(self.learner.policy.parameters.values()), schedule.max_grad_norm)
+        norm = accelerator.clip_grad_norm_(list(self.learner.policy.parameters.values()), settings.max_grad_norm)
         asked = torch.tensor(float(stop.asked), device=accelerator.device)
         # here the step waits for the device; sums over all processes make each decide alike
         shared = accelerator.reduce(torch.stack([asked, norm.detach().float()]), "sum").tolist()
         values = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
-        rate = learning_rate_at(self.state.step, schedule.learning_rate, schedule.warmup_steps)
+        rate = learning_rate_at(self.state.step, settings.learning_rate, settings.warmup_steps)
         good = math.isfinite(values["loss"]) and math.isfinite(shared[1])
         if good or accelerator.scaler is not None:  # fp16's scaler skips by itself and lowers its scale
             set_learning_rate(self.optimizer, rate)
@@ -128,7 +130,7 @@ class Loop:
             self.averages.update()
         self.optimizer.zero_grad()
         self._count(good)
-        speed = schedule.global_batch / (time.perf_counter() - began)
+        speed = settings.global_batch / (time.perf_counter() - began)
         norm_value = shared[1] / accelerator.num_processes
         extra = {"grad_norm": norm_value, "learning_rate": rate, "pairs_per_second": speed, "skipped": float(not good)}
         self.metrics.write("train", self.state.step, {**values, **extra})
@@ -144,7 +146,7 @@ class Loop:
             log.warning("step %d: non-finite loss or gradient, skipped (%d in a row)", state.step, state.bad_in_a_row)
 
     def _give_up(self) -> None:
-        limit, step = self.schedule.max_bad_steps, self.state.step
+        limit, step = self.settings.max_bad_steps, self.state.step
         if self.state.bad_in_a_row >= limit:
             folder = self._checkpoints
             saved = f"the last good checkpoint is in {folder}" if folder.is_dir() else "none was saved"
@@ -156,24 +158,24 @@ class Loop:
     # --- start, milestones
 
     def _start(self) -> None:
-        visits = visits_of_step(self.train_sets, self.schedule.seed, 0, self.schedule.global_batch)
+        visits = visits_of_step(self.train_sets, self.seed, 0, self.settings.global_batch)
         found, expected = self.learner.check_start(visits, self.batcher.training)
         said = "" if expected is None else f"; its closed form where policy = reference: {expected:.6f}"
         log.info("start: %s loss %.6f%s", self.learner.objective.__name__, found, said)
         self._validate()
 
     def _milestones(self, stopping: bool) -> None:
-        step, schedule = self.state.step, self.schedule
-        last = step == schedule.steps
-        if last or step % schedule.validation_every == 0:
+        step, settings = self.state.step, self.settings
+        last = step == settings.steps
+        if last or step % settings.validation.every == 0:
             self._validate()
-        if last or stopping or step % schedule.checkpoint_every == 0:
+        if last or stopping or step % settings.checkpoint_every == 0:
             self._save()
 
     def _validate(self) -> None:
         if not self.validation_sets:
             return
-        draws = self.schedule.validation_draws
+        draws = self.settings.validation.draws
         visits = [Visit(s, draw) for s in self.validation_sets for draw in range(draws)]
         with self.averages.applied():
             values = self.learner.evaluate(visits, lambda part: self.batcher.validation(part, draws))
@@ -182,9 +184,8 @@ class Loop:
         # the start is no candidate: it is the reference
         if math.isfinite(loss) and state.step > 0 and (state.best_loss is None or loss < state.best_loss):
             state.best_loss, state.best_step = loss, state.step
-            if self.schedule.keep_best:
-                kept = self.averages.weights() or self.learner.policy.weights()
-                self._write_checkpoint(best_name(state.step), Checkpoint(kept, None, vars(state)))
+            if self.settings.keep == "best":
+                self._write_checkpoint(best_name(state.step), Checkpoint(self._weights(), None, vars(state)))
 
     # --- files
 
@@ -210,18 +211,18 @@ class Loop:
         self.learner.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
-        accelerator = self.learner.accelerator
+        accelerator, keeps_best = self.learner.accelerator, self.settings.keep == "best"
         if accelerator.is_main_process:  # damaged ones are set aside by one process only
-            newest_checkpoint(self._checkpoints, self.schedule.keep_best)
+            newest_checkpoint(self._checkpoints, keeps_best)
         accelerator.wait_for_everyone()
-        found = newest_checkpoint(self._checkpoints, self.schedule.keep_best)
-        if found is not None:
-            assert found.optimizer is not None
-            self.learner.policy.load(found.weights)
-            self.optimizer.load_state_dict(found.optimizer["optimizer"])
+        checkpoint = newest_checkpoint(self._checkpoints, keeps_best)
+        if checkpoint is not None:
+            assert checkpoint.optimizer is not None
+            self.learner.policy.load(checkpoint.weights)
+            self.optimizer.load_state_dict(checkpoint.optimizer["optimizer"])
             if accelerator.scaler is not None:
-                accelerator.scaler.load_state_dict(found.optimizer["scaler"])
-            self.state = State(**found.state)
-            self.averages.load(found.averages, self.state.step - self.state.skipped)
-            log.info("resuming after step %d of %d", self.state.step, self.schedule.steps)
-        self.metrics.truncate(self.state.step, resumed=found is not None)
+                accelerator.scaler.load_state_dict(checkpoint.optimizer["scaler"])
+            self.state = State(**checkpoint.state)
+            self.averages.load(checkpoint.averages, self.state.step - self.state.skipped)
+            log.info("resuming after step %d of %d", self.state.step, self.settings.steps)
+        self.metrics.truncate(self.state.step, resumed=checkpoint is not None)

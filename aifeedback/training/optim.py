@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+if TYPE_CHECKING:
+    from aifeedback.recipe import Train
 
-def adamw(
-    parameters: Iterable[nn.Parameter],
-    *,
-    learning_rate: float,
-    betas: tuple[float, float],
-    eps: float,
-    weight_decay: float,
-) -> torch.optim.AdamW:
+
+def adamw(parameters: Iterable[nn.Parameter], settings: Train) -> torch.optim.AdamW:
     """AdamW over the trainable parameters; fused where all lie on a CUDA device."""
     chosen = list(parameters)
-    fused = bool(chosen) and all(p.device.type == "cuda" for p in chosen)
-    return torch.optim.AdamW(chosen, lr=learning_rate, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused)
+    return torch.optim.AdamW(
+        chosen,
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        fused=bool(chosen) and all(p.device.type == "cuda" for p in chosen),
+    )
 
 
 def learning_rate_at(step: int, peak: float, warmup_steps: int) -> float:

@@ -1,61 +1,45 @@
-"""The denoiser that is trained and the frozen one it is compared with."""
+"""The denoiser that is trained."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from aifeedback.errors import StoreError
+from aifeedback.seeds import derive_seed
+from aifeedback.training.parallel import whole_state
+from aifeedback.training.reference import Reference, reference_of
 
 if TYPE_CHECKING:
     from aifeedback.models import Family
+    from aifeedback.recipe import Train
 
 
 class Policy:
-    """One trained module and a way to run its reference.
+    """A module in training. `module` is never wrapped; `model` is what the launcher made of it (DDP, autocast).
 
-    With LoRA the reference is the same module with its adapters off: one set of weights. With full fine-tuning it
-    is a frozen copy, made only where the objective asks for one. `module` is never wrapped; `model` is what the
-    launcher made of it (DDP, autocast), and what the policy's forward goes through.
+    The policy's forward goes through `model`. Everything runs in eval mode: a dropout layer would make the policy
+    differ from its reference at the start.
 
-    Everything runs in eval mode: a dropout layer would make the policy differ from its reference at the start.
+    Args:
+        module: on its device, what is to be trained requiring gradients.
+        adapters: whether that is a LoRA, or all weights.
+        needs_reference: whether the objective asks for one.
     """
 
     def __init__(self, module: nn.Module, adapters: bool, needs_reference: bool) -> None:
         self.module: Any = module.eval()
         self.model: Any = module
         self.adapters = adapters
-        copied = needs_reference and not adapters
-        self._copy: nn.Module | None = copy.deepcopy(module).eval().requires_grad_(False) if copied else None
+        self.reference: Reference | None = reference_of(module, adapters) if needs_reference else None
         # collected once: switching adapters off clears requires_grad for as long as they are off
         self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
 
-    def to(self, device: torch.device) -> None:
-        """Move the frozen copy; the policy itself is moved by the launcher."""
-        if self._copy is not None:
-            self._copy.to(device)
-
-    @contextmanager
-    def reference(self) -> Iterator[nn.Module]:
-        """The reference, for calls without gradient. Never held across a backward pass."""
-        if not self.adapters:
-            assert self._copy is not None, "a reference was not asked for"
-            yield self._copy
-            return
-        self.module.disable_adapters()
-        try:
-            yield self.module
-        finally:
-            self.module.enable_adapters()
-
     def weights(self) -> dict[str, Tensor]:
         """The trainable weights by name."""
-        return {name: p.detach() for name, p in self.parameters.items()}
+        return whole_state(self.parameters)
 
     @torch.no_grad()
     def load(self, weights: dict[str, Tensor]) -> None:
@@ -70,15 +54,18 @@ class Policy:
             parameter.copy_(weights[name])
 
 
-def lora_policy(
-    family: Family, *, rank: int, alpha: float | None, targets: Sequence[str] | None, seed: int, needs_reference: bool
+def make_policy(
+    family: Family, settings: Train, *, seed: int, needs_reference: bool, device: torch.device | str
 ) -> Policy:
-    """Low-rank adapters on the family's denoiser, in float32; everything else is frozen."""
-    family.add_lora(rank, alpha, targets, seed)
-    return Policy(family.denoiser, adapters=True, needs_reference=needs_reference)
-
-
-def full_policy(family: Family, *, needs_reference: bool) -> Policy:
-    """All weights of the family's denoiser."""
-    family.denoiser.requires_grad_(True)
-    return Policy(family.denoiser, adapters=False, needs_reference=needs_reference)
+    """The family's denoiser, on a device: with low-rank adapters, everything else frozen, or with all its weights."""
+    adapters = settings.method == "lora"
+    if adapters:
+        lora = settings.lora
+        family.add_lora(lora.rank, lora.alpha, lora.targets, derive_seed(seed, "lora"))
+    else:
+        family.denoiser.requires_grad_(True)
+    # before the copy that may be the reference, and before the optimiser, which is fused only for weights on CUDA
+    policy = Policy(family.denoiser.to(device), adapters, needs_reference)
+    if settings.gradient_checkpointing:
+        policy.module.enable_gradient_checkpointing()
+    return policy

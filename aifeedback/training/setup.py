@@ -1,4 +1,4 @@
-"""Puts a training together: launcher, policy, optimiser; and writes the result in the ecosystem's own layout."""
+"""The launcher of a training, what cannot be trained here, and the model in the ecosystem's own layout."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from aifeedback.errors import MissingDependency, StoreError, UsageError
-from aifeedback.seeds import derive_seed
-from aifeedback.training.checkpoint import load_best, replace_folder
-from aifeedback.training.optim import adamw
-from aifeedback.training.policy import Policy, full_policy, lora_policy
+from aifeedback.training.checkpoint import replace_folder
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from accelerate.optimizer import AcceleratedOptimizer
+    from torch import Tensor
 
     from aifeedback.models import Family
 
@@ -82,62 +79,28 @@ def check_trackers(trackers: Sequence[str]) -> None:
             raise MissingDependency(f"train.trackers: {name} is not installed", hint=hint)
 
 
-def make_policy(
-    family: Family, method: str, lora: dict[str, Any], *, seed: int, needs_reference: bool, gradient_checkpointing: bool
-) -> Policy:
-    """The policy of a training: `method` is "lora" (with rank, alpha, targets) or "full"."""
-    if method == "lora":
-        policy = lora_policy(family, **lora, seed=derive_seed(seed, "lora"), needs_reference=needs_reference)
-    else:
-        policy = full_policy(family, needs_reference=needs_reference)
-    if gradient_checkpointing:
-        policy.module.enable_gradient_checkpointing()
-    return policy
-
-
-def prepare(
-    accelerator: Accelerator,
-    policy: Policy,
-    *,
-    learning_rate: float,
-    betas: tuple[float, float],
-    eps: float,
-    weight_decay: float,
-) -> AcceleratedOptimizer:
-    """Move the policy to its device, wrap it for its processes, and give it an optimiser."""
-    policy.to(accelerator.device)
-    policy.module.to(accelerator.device)  # before the optimiser, which is fused only for weights on CUDA
-    optimizer = adamw(
-        policy.parameters.values(), learning_rate=learning_rate, betas=betas, eps=eps, weight_decay=weight_decay
-    )
-    policy.model, prepared = accelerator.prepare(policy.module, optimizer)
-    return cast("AcceleratedOptimizer", prepared)
-
-
-def save_model(family: Family, policy: Policy, folder: Path, best: dict[str, Any] | None) -> None:
+def save_model(family: Family, adapters: bool, weights: dict[str, Tensor], folder: Path) -> None:
     """Write `folder/model`: `pytorch_lora_weights.safetensors`, or the denoiser's own folder.
 
     Args:
         family: knows the layout.
-        policy: what was trained.
+        adapters: whether the weights are those of a LoRA.
+        weights: what was trained, whole, by parameter name.
         folder: of the training.
-        best: the training's state, to take the weights of the best validation loss that it names; None: the last.
 
     Raises:
-        StoreError: the best weights are damaged or gone, or the disk is full or read-only; nothing half written stays.
+        StoreError: the disk is full or read-only; nothing half written stays.
     """
     from safetensors import SafetensorError
 
-    if best is not None:
-        policy.load(load_best(folder / "checkpoints", best).weights)
-    made = folder / ".model.tmp"
-    shutil.rmtree(made, ignore_errors=True)
-    save = family.save_lora if policy.adapters else family.save_full
+    temporary = folder / ".model.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    save = family.save_lora if adapters else family.save_full
     try:
-        made.mkdir()
-        save(made, policy.weights())
-        replace_folder(made, folder / "model")
+        temporary.mkdir()
+        save(temporary, weights)
+        replace_folder(temporary, folder / "model")
     except (OSError, SafetensorError) as error:  # safetensors has no OSError for a full disk
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         hint = "free some space or choose a writable place, and repeat the command: the training itself is saved"
         raise StoreError(f"{folder / 'model'}: cannot be written ({error})", hint=hint) from error

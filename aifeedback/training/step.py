@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from aifeedback.errors import AIFeedbackError
 from aifeedback.objectives import Objective, Predictions, errors, reference_errors
 from aifeedback.training.batches import Batch, Visit
+from aifeedback.training.parallel import backward_of
 from aifeedback.training.policy import Policy
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Learner:
             return x.reshape(count, columns, *x.shape[1:])
 
         reference = None
-        if self.objective.needs_reference:
+        if self.policy.reference is not None:
             with torch.no_grad(), self.policy.reference() as module, self.accelerator.autocast():
                 reference = shaped(self.family.predict(module, x_t, t, rows))
         with self.accelerator.autocast():
@@ -72,13 +72,12 @@ class Learner:
         Each item weighs 1 / len(visits), whatever the micro-batch and the process it falls to, so neither need
         divide anything.
         """
-        processes, model = self.accelerator.num_processes, self.policy.model
+        processes = self.accelerator.num_processes
         statistic = self._statistic(visits, fetch)
         sums = _Sums()
         chunks = list(self._chunks(visits))
         for number, (chunk, present) in enumerate(chunks):
-            last = number == len(chunks) - 1
-            with nullcontext() if last else self.accelerator.no_sync(model):
+            with backward_of(self.accelerator, self.policy, last=number == len(chunks) - 1):
                 loss = self.objective(self.predictions(fetch(chunk), statistic), **self.parameters)
                 # DDP averages over the processes; times their number, that is the sum
                 share = loss.value.sum() * (present * processes / len(visits))

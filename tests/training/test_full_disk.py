@@ -45,7 +45,6 @@ def test_model(error: Exception, tmp_path: Path) -> None:
         raise error
 
     family: Any = SimpleNamespace(save_full=save)
-    policy: Any = SimpleNamespace(adapters=False, weights=dict)
     with pytest.raises(StoreError, match="model: cannot be written"):
-        save_model(family, policy, tmp_path, best=None)
+        save_model(family, False, {}, tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -47,7 +47,7 @@ def open_loop(pipeline: Path, folder: Path, case: tuple[str, str, str], micro_ba
 
 def measure(loop: Loop, count: int) -> tuple[Tensor, Tensor]:
     """Losses and gradient of a global batch of `count` sets."""
-    return gradient(loop, visits_of_step(loop.train_sets, loop.schedule.seed, 0, count))
+    return gradient(loop, visits_of_step(loop.train_sets, loop.seed, 0, count))
 
 
 def assert_agree(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], dtype: str) -> None:

@@ -13,11 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from aifeedback.errors import Interrupted, TrainingDiverged
-from aifeedback.training import loop as loop_module
 from aifeedback.training.checkpoint import checkpoints, load_best
 from aifeedback.training.loop import Loop
-from aifeedback.training.setup import save_model
-from tests.training.tiny import losses, make_loop, rows
+from tests.training.tiny import losses, make_loop, rows, save
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -123,9 +121,7 @@ def test_ctrl_c_saves_the_state_between_two_steps(tiny_pipeline: Path, tmp_path:
 
 def test_a_non_finite_step_is_skipped_and_counted(tiny_pipeline: Path, tmp_path: Path) -> None:
     # one bad set of 8, 4 per step and no validation: every other step of an epoch meets it
-    loop = make_loop(tiny_pipeline, tmp_path, bad="prompt3", objective="sft", fraction=0.0, global_batch=4, steps=0)
-    loop.schedule = loop_module.Schedule(**{**vars(loop.schedule), "steps": 4})
-    loop.state.step = 0
+    loop = make_loop(tiny_pipeline, tmp_path, bad="prompt3", objective="sft", fraction=0.0, global_batch=4, steps=4)
     loop._start = lambda: None  # type: ignore[method-assign]  # the start would refuse a bad latent in its batch
     loop.run()
     assert loop.state.skipped == 2
@@ -167,7 +163,7 @@ def test_best_keeps_the_weights_of_the_best_validation(tiny_pipeline: Path, tmp_
     curve = {row["step"]: row["loss"] for row in rows(tmp_path, "validation") if row["step"]}
     best = min(curve, key=lambda step: curve[step])
     assert loop.state.best_step == best < 4, "the last step is not to be the best here"
-    save_model(loop.learner.family, policy, tmp_path, vars(loop.state))
+    save(loop)
     saved = load_file(tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors")
     assert saved.keys() == seen[best].keys()
     assert all(torch.equal(saved[name], weight) for name, weight in seen[best].items())

@@ -9,8 +9,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
-from aifeedback.training.setup import save_model
-from tests.training.tiny import make_loop
+from tests.training.tiny import make_loop, save
 
 
 def images(pipeline: Any) -> torch.Tensor:
@@ -26,7 +25,7 @@ def test_plain_diffusers_loads_the_model_and_gives_the_same_images(
 ) -> None:
     loop = make_loop(tiny_pipeline, tmp_path, method=method, steps=2, learning_rate=0.05)
     loop.run()
-    save_model(loop.learner.family, loop.learner.policy, tmp_path, best=None)
+    save(loop)
     base = StableDiffusionPipeline.from_pretrained(tiny_pipeline)
     untrained = images(base)
     in_place = StableDiffusionPipeline.from_pretrained(tiny_pipeline, unet=loop.learner.policy.module)

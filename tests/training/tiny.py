@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,24 @@ from aifeedback import plugins
 from aifeedback.artifacts.latents import LatentShard, LatentStore, latent_bytes
 from aifeedback.models.sd import load
 from aifeedback.objectives import Loss, Predictions, errors, objective, pair_metrics, reference_errors
+from aifeedback.recipe import Train
 from aifeedback.records import PreferenceSet
 from aifeedback.seeds import derive_seed
 from aifeedback.training.averages import Averages
 from aifeedback.training.batches import Batch, Batcher, Visit, hold_out
-from aifeedback.training.loop import Loop, Schedule
+from aifeedback.training.loop import Loop
 from aifeedback.training.metrics import Metrics
-from aifeedback.training.setup import make_accelerator, make_policy, prepare, save_model
+from aifeedback.training.parallel import prepare
+from aifeedback.training.policy import make_policy
+from aifeedback.training.setup import make_accelerator, save_model
 from aifeedback.training.step import Learner
 
 SHAPE = (4, 8, 8)
 PROMPTS = [f"prompt{n}" for n in range(8)]
-SCHEDULE = Schedule(
-    seed=0, steps=6, global_batch=5, learning_rate=1e-3, warmup_steps=2, max_grad_norm=1.0, validation_every=3,
-    validation_draws=2, checkpoint_every=2, keep_best=False, max_bad_steps=3,
-)  # fmt: skip
+TRAIN = {
+    "steps": 6, "global_batch": 5, "learning_rate": 1e-3, "warmup_steps": 2, "checkpoint_every": 2, "max_bad_steps": 3,
+    "lora": {"rank": 2, "alpha": 4.0},
+}  # fmt: skip
 SETS = [PreferenceSet(name, name, (1, 0), (0.9, 0.1), 0.8) for name in PROMPTS]
 
 
@@ -81,12 +83,17 @@ def make_loop(
     precision: str = "no",
     dtype: str = "float32",
     dropout: float = 0.2,
-    gradient_checkpointing: bool = False,
     parameters: dict[str, Any] | None = None,
     ema: float | None = None,
-    **schedule: Any,
+    validation_every: int = 3,
+    validation_draws: int = 2,
+    keep_best: bool = False,
+    **more: Any,
 ) -> Loop:
-    """A loop over the tiny pipeline, ready to run. With `dtype` float64 it is for `gradient` alone."""
+    """A loop over the tiny pipeline, ready to run; `more` are further keys of a recipe's section `train`.
+
+    With `dtype` float64 it is for `gradient` alone.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "shard-00000.safetensors"
     if not path.exists():
@@ -94,21 +101,18 @@ def make_loop(
     chosen = plugins.load("objectives", objective, allow_code=True)
     accelerator = make_accelerator("cpu", precision, [], folder)
     family: Any = load(str(pipeline), dtype=dtype, parts=("denoiser",))
-    lora = {"rank": 2, "alpha": 4.0, "targets": None}
-    policy = make_policy(
-        family, method, lora, seed=0, needs_reference=chosen.needs_reference,
-        gradient_checkpointing=gradient_checkpointing,
-    )  # fmt: skip
-    plan = replace(SCHEDULE, **schedule)
-    optimizer = prepare(
-        accelerator, policy, learning_rate=plan.learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01
-    )
+    validation = {"fraction": fraction, "every": validation_every, "draws": validation_draws}
+    keys = {"method": method, "validation": validation, "keep": "best" if keep_best else "last", "ema": ema}
+    settings = Train.model_validate({**TRAIN, **keys, **more})
+    needs_reference, device = chosen.needs_reference, accelerator.device
+    policy = make_policy(family, settings, seed=0, needs_reference=needs_reference, device=device)
+    optimizer = prepare(accelerator, policy, settings)
     learner = Learner(accelerator, family, policy, chosen, parameters or {}, micro_batch)
-    batcher = Batcher(LatentStore({0: path}, "tiny"), plan.seed, family.process, (0.0, 1.0), dropout, chosen.arity)
-    training, validation = hold_out(SETS, plan.seed, fraction)
+    batcher = Batcher(LatentStore({0: path}, "tiny"), 0, family.process, (0.0, 1.0), dropout, chosen.arity)
+    sets = hold_out(SETS, 0, fraction)
     metrics = Metrics(folder / "metrics.jsonl", accelerator)
     averages = Averages(policy, ema)
-    return Loop(learner, optimizer, averages, batcher, training, validation, plan, folder, metrics)
+    return Loop(learner, optimizer, averages, batcher, *sets, settings, 0, folder, metrics)
 
 
 def leave_the_reference(loop: Loop, scale: float = 0.05) -> None:
@@ -154,10 +158,7 @@ def losses(folder: Path, split: str = "train") -> list[float]:
 
 def save(loop: Loop) -> None:
     """Write the model as the stage does."""
-    with loop.averages.applied():
-        save_model(
-            loop.learner.family, loop.learner.policy, loop.folder, vars(loop.state) if loop.schedule.keep_best else None
-        )
+    save_model(loop.learner.family, loop.learner.policy.adapters, loop.final_weights(), loop.folder)
 
 
 def killed_after(renames: int) -> None:
