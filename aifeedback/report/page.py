@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,19 @@ Scores = Mapping[tuple[str, int], float | None]
 
 
 def write_page(player: Player, gallery: int) -> Path:
-    """Write `report.html` of an evaluation that was played, unless it is there; returns its path.
+    """Write `report.html` of an evaluation that was played, unless it is there as asked for; returns its path.
 
     Args:
         player: which played `eval`.
         gallery: how many prompts are shown.
     """
     folder = player.folder("evaluation")
-    if not folder.has_file(PAGE):
+    view = f"\n<!-- gallery {gallery}, aifeedback {version('aifeedback')} -->\n".encode()
+    if not folder.has_file(PAGE) or not folder.read_file(PAGE).endswith(view):
         evaluation = read_evaluation(folder)
         metrics = read_metrics(player.folder("training").path / "metrics.jsonl")
         page = render(evaluation.model_dump(), _tiles(player, evaluation.verdict["scorer"], gallery), metrics)
-        folder.write_file(PAGE, page.encode())
+        folder.write_file(PAGE, page.encode() + view)
     return folder.path / PAGE
 
 
