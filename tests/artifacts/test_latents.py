@@ -1,4 +1,4 @@
-"""Latent shards: what is written is read; a changed bit is noticed."""
+"""Latent shards: what is written is read, by name. Damage: see test_seals.py."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from aifeedback.artifacts.latents import LatentShard, LatentStore, latent_bytes
+from aifeedback.artifacts.run_dir import Folder, RunDir
 from aifeedback.errors import StoreError
-from aifeedback.store.latents import LatentShard, LatentStore, check_latents, write_latents
-from aifeedback.store.shards import DamagedShard
 
 
 def shard(offset: int = 0) -> LatentShard:
@@ -18,11 +18,19 @@ def shard(offset: int = 0) -> LatentShard:
     return LatentShard(keys, latents, [f"p{offset}", ""], torch.full((2, 3, 5), offset + 0.5), {"latents_kept": 2})
 
 
-def test_rows_of_several_shards_come_back_by_name(tmp_path: Path) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return RunDir.open(tmp_path).folder("latents", "0123456789ab")
+
+
+def test_rows_of_several_shards_come_back_by_name(folder: Folder) -> None:
     for number in (0, 1):
-        write_latents(tmp_path / f"{number}.safetensors", shard(number))
-        check_latents(tmp_path / f"{number}.safetensors")
-    store = LatentStore(sorted(tmp_path.iterdir()))
+        folder.write(number, shard(number))
+        folder.check(number)
+    assert [folder.shard_path(number).name for number in folder.numbers()] == [
+        "shard-00000.safetensors", "shard-00001.safetensors",
+    ]  # fmt: skip
+    store = LatentStore([folder.shard_path(number) for number in folder.numbers()])
     rows = store.latents([("p1", 3), ("p0", 0)])
     assert rows.dtype == torch.float32
     torch.testing.assert_close(rows, torch.stack([shard(1).latents[1], shard(0).latents[0]]).float())
@@ -33,29 +41,19 @@ def test_rows_of_several_shards_come_back_by_name(tmp_path: Path) -> None:
         store.latents([("p0", 1)])
 
 
-def test_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write_latents(tmp_path / name, shard())
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+def test_latents_of_different_sizes_are_refused(folder: Folder) -> None:
+    folder.write(0, shard(0))
+    folder.write(1, shard(1)._replace(latents=torch.zeros(2, 4, 3, 2)))
+    store = LatentStore([folder.shard_path(number) for number in folder.numbers()])
+    with pytest.raises(StoreError, match="rows of different shapes"):
+        store.latents([("p0", 0), ("p1", 0)])
 
 
-@pytest.mark.parametrize("at", [0, 40, -1])
-def test_a_flipped_bit_is_noticed(tmp_path: Path, at: int) -> None:
-    path = tmp_path / "shard"
-    write_latents(path, shard())
-    data = bytearray(path.read_bytes())
-    data[at] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(DamagedShard):
-        check_latents(path)
+def test_same_content_and_place_give_the_same_bytes() -> None:
+    assert latent_bytes(shard(), "a", 0) == latent_bytes(shard(), "a", 0)
+    assert len({latent_bytes(shard(), *place) for place in (("a", 0), ("a", 1), ("b", 0))}) == 3
 
 
-@pytest.mark.parametrize("length", [0, 5, 200])
-def test_a_truncated_shard_is_noticed(tmp_path: Path, length: int) -> None:
-    path = tmp_path / "shard"
-    write_latents(path, shard())
-    path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(DamagedShard):
-        check_latents(path)
-    with pytest.raises(DamagedShard):
-        LatentStore([path])
+def test_a_shard_that_is_gone(folder: Folder) -> None:
+    with pytest.raises(StoreError, match=r"shard-00000\.safetensors: No such file"):
+        folder.check(0)

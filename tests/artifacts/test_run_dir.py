@@ -1,121 +1,121 @@
-"""The run directory: folders by digest, and what happens when it cannot be used."""
+"""The run directory: folders by digest, markers, and what happens when they cannot be used."""
 
 from __future__ import annotations
 
-import errno
-import os
-import subprocess
-import sys
+import logging
 from pathlib import Path
 
 import pytest
 
+from aifeedback.artifacts.run_dir import Folder, Marker, RunDir
+from aifeedback.artifacts.tables import scores_to_table
 from aifeedback.errors import StoreError, UsageError
-from aifeedback.store import run_dir
-from aifeedback.store.run_dir import RunDir, atomic_write, store_error
+from aifeedback.records import Score
 
 
-def test_same_facts_same_folder_other_facts_another(tmp_path: Path) -> None:
-    run = RunDir(tmp_path / "run")
-    one, again, two = run.stage("pairs", {"a": 1, "b": 2}), run.stage("pairs", {"b": 2, "a": 1}), run.stage("pairs", {})
-    assert one.path == again.path != two.path
-    assert {stage.digest for stage in run.stages("pairs")} == {one.digest, two.digest}
-    assert (one.path / "stage.json").read_text() == '{\n "a": 1,\n "b": 2\n}\n'
-    assert run.existing("pairs", {"a": 3}) is None
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """Scores in two shards."""
+    folder = RunDir.open(tmp_path).folder("scores", "0123456789ab")
+    folder.begin({})
+    for number in range(2):
+        folder.write(number, scores_to_table([Score("p", number, 0.5)]))
+    return folder
 
 
-def test_a_lost_shard_undoes_completeness(tmp_path: Path) -> None:
-    stage = RunDir(tmp_path).stage("pairs", {"a": 1})
-    shards = [stage.path / f"shard-0000{number}.parquet" for number in range(2)]
-    for shard in [*shards, stage.path / ".shard-00002.parquet.1.tmp", stage.path / "shard-00003.parquet.damaged"]:
-        shard.write_bytes(b"")
-    stage.mark_complete({})
-    assert stage.is_complete() and stage.summary() == {"files": [shard.name for shard in shards]}
-    shards[1].unlink()
-    assert not stage.is_complete()
-    shards[1].write_bytes(b"")
-    assert stage.is_complete()
+def test_folders_lie_by_kind_and_digest(tmp_path: Path) -> None:
+    run = RunDir.open(tmp_path / "run")
+    one, two, absent = (run.folder("pairs", digest) for digest in ("b", "a", "c"))
+    for folder in (one, two):
+        folder.begin({"b": 1, "a": folder.digest})
+    assert one.path == tmp_path / "run" / "pairs" / "b" and str(one) == str(one.path)
+    assert (one.path / "artifact.json").read_text() == '{\n "a": "b",\n "b": 1\n}\n'
+    assert run.folders("pairs") == [two, one] and not absent.exists()
+    assert run.folders("scores") == []
 
 
-def test_complete_marker_keeps_the_summary(tmp_path: Path) -> None:
-    stage = RunDir(tmp_path).stage("pairs", {})
-    assert not stage.is_complete() and stage.summary() == {}
-    stage.mark_complete({"counts": {"pairs": 3}})
-    assert stage.is_complete() and stage.summary() == {"counts": {"pairs": 3}}
+def test_a_lost_shard_undoes_completeness(folder: Folder) -> None:
+    for name in (".shard-00002.parquet.1.tmp", "shard-00003.parquet.damaged", "notes.txt"):
+        (folder.path / name).write_bytes(b"")
+    folder.complete(Marker())
+    marker = folder.marker()
+    assert marker is not None and marker.files == ["shard-00000.parquet", "shard-00001.parquet"]
+    assert folder.is_complete() and marker.numbers() == folder.numbers() == [0, 1]
+    data = folder.shard_path(1).read_bytes()
+    folder.shard_path(1).unlink()
+    assert not folder.is_complete() and folder.lost() == ["shard-00001.parquet"]
+    with pytest.raises(StoreError, match="is gone") as caught:
+        folder.read(1)
+    assert caught.value.hint == "aifb judge makes it again"
+    folder.shard_path(1).write_bytes(data)
+    assert folder.is_complete()
+
+
+def test_shards_beyond_the_fifth_digit() -> None:
+    assert Marker(files=["shard-100000.parquet", "shard-99999.parquet"]).numbers() == [99999, 100000]
+
+
+def test_the_marker_keeps_what_was_counted(folder: Folder) -> None:
+    assert not folder.is_complete() and folder.marker() is None
+    marker = Marker(counts={"pairs": 3}, rejected={"tie": 1}, model="blake2b:1", best_step=4, best_loss=0.1 + 0.2)
+    folder.complete(marker)
+    assert folder.is_complete()
+    assert folder.marker() == marker.model_copy(update={"files": ["shard-00000.parquet", "shard-00001.parquet"]})
+    before = (folder.path / "complete.json").stat()
+    folder.complete(marker)
+    after = (folder.path / "complete.json").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns), "the same is not written again"
+    folder.reopen()
+    folder.reopen()
+    assert not folder.is_complete()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"[]", b"null", b'{"counts": {}, "host": "hydra"}', b'{"counts": {"pairs": 3}, "fi', b'{"counts": "\xff"}',
+     b'{"files": [7]}'],
+)  # fmt: skip
+def test_a_malformed_marker_is_set_aside_and_counts_for_nothing(
+    data: bytes, folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder.write_file("complete.json", data)
+    with caplog.at_level(logging.WARNING):
+        assert not folder.is_complete()
+    assert "complete.json: damaged" in caplog.text
+    assert "complete.json is damaged: set aside as complete.json.damaged, to be made again" in caplog.text
+    assert (folder.path / "complete.json.damaged").read_bytes() == data
+    assert folder.marker() is None and folder.lost() == []
+    folder.complete(Marker())
+    assert folder.is_complete()
 
 
 def test_a_file_in_the_way_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("x")
     with pytest.raises(UsageError, match="expected a run directory"):
-        RunDir(tmp_path / "run")
+        RunDir.open(tmp_path / "run")
     with pytest.raises(UsageError, match="a file is in the way"):
-        RunDir(tmp_path / "run" / "below")
-    run = RunDir(tmp_path / "other")
+        RunDir.open(tmp_path / "run" / "below")
+    run = RunDir.open(tmp_path / "other")
     (run.path / "pairs").write_text("x")
     with pytest.raises(UsageError, match="a file is in the way"):
-        run.stage("pairs", {})
+        run.folder("pairs", "a").begin({})
 
 
-def test_read_only_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(**_: object) -> object:
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr("aifeedback.store.run_dir.tempfile.TemporaryFile", refuse)  # tests may run as root
-    with pytest.raises(StoreError, match="Read-only") as caught:
-        RunDir(tmp_path)
-    assert "--run-dir" in (caught.value.hint or "")
+def test_same_table_and_place_give_the_same_bytes(tmp_path: Path) -> None:
+    table = scores_to_table([Score("p", 0, 0.5)])
+    for place in ("one", "two"):
+        RunDir.open(tmp_path / place).folder("scores", "a").write(0, table)
+    one, two = (tmp_path / place / "scores/a/shard-00000.parquet" for place in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
 
 
-def test_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("aifeedback.store.run_dir.os.fsync", full)
-    with pytest.raises(StoreError, match="No space left") as caught:
-        atomic_write(tmp_path / "x", b"data")
-    assert "free some space" in (caught.value.hint or "")
-    assert list(tmp_path.iterdir()) == []
-    assert "check the path" in (store_error(tmp_path, OSError(errno.EIO, "I/O error")).hint or "")
-
-
-def killed_while_writing(path: Path, host: str) -> Path:
-    """What a process of `host` leaves that was killed just before its file got its name."""
-    code = f"""
-import os, pathlib, signal, socket
-from aifeedback.store import run_dir
-socket.gethostname = lambda: {host!r}
-run_dir.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-run_dir.atomic_write(pathlib.Path({str(path)!r}), b"half")
-"""
-    before = set(path.parent.iterdir())
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == -9
-    (left,) = set(path.parent.iterdir()) - before
-    return left
-
-
-def test_what_a_killed_process_left_goes_with_the_next_write_of_its_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_directory_of_an_earlier_version_is_said_to_be_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ours, theirs = (killed_while_writing(tmp_path / "x", host) for host in ("hydra", "lerna"))
-    monkeypatch.setattr("socket.gethostname", lambda: "hydra")
-    run_dir._here.cache_clear()
-    atomic_write(tmp_path / "x", b"whole")
-    run_dir._here.cache_clear()
-    assert not ours.exists()
-    assert theirs.exists(), "whether that one is alive is not known here"
-    assert (tmp_path / "x").read_bytes() == b"whole"
-
-
-def test_processes_of_two_machines_with_one_number_write_side_by_side(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flushed = os.fsync
-
-    def meanwhile(file: int) -> None:
-        monkeypatch.setattr("aifeedback.store.run_dir.os.fsync", flushed)
-        atomic_write(tmp_path / "x", b"other")
-
-    monkeypatch.setattr("aifeedback.store.run_dir.os.fsync", meanwhile)
-    atomic_write(tmp_path / "x", b"ours")
-    assert (tmp_path / "x").read_bytes() == b"ours"
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    earlier = tmp_path / "candidates" / "0123456789ab"
+    earlier.mkdir(parents=True)
+    (earlier / "stage.json").write_text("{}")
+    with caplog.at_level(logging.WARNING):
+        run = RunDir.open(tmp_path)
+    assert "holds work of an earlier version, which is kept but not continued" in caplog.text
+    assert run.folders("candidates") == []
