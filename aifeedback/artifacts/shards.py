@@ -1,8 +1,9 @@
 """Tables as sealed parquet files.
 
 The footer of a file says, under one key, which artifact and which shard of it the file is and how many rows it has, and
-holds a digest of the footer itself; every page has a checksum. So a column is checked as it is read, without the images
-beside it, and a file that was cut, changed, swapped or put there from another run is refused.
+holds a digest of each column and one of the footer itself. So a column is checked as it is read, without the images
+beside it, and a file that was cut, changed, swapped or put there from another run is refused. Parquet's own checksums
+are not enough: they leave out the headers of pages, where one flipped bit can shorten a list.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _KEY = b"aifeedback"
 _MARK = b"seal-"
 _OPEN = _MARK + b"0" * 32
+_UNKNOWN = "0" * 32
 _SEALED = re.compile(_MARK + rb"[0-9a-f]{32}")
 _TAIL = 8  # parquet: the footer's length as 4 bytes, then PAR1
 _ROW_GROUP = 256
@@ -61,18 +63,21 @@ def table_bytes(table: pa.Table, artifact: str, number: int) -> bytes:
     """A table as a sealed parquet file: the same bytes for the same table and place."""
     import pyarrow.parquet as pq
 
-    content = json.dumps({"artifact": artifact, "shard": number, "rows": table.num_rows, "seal": _OPEN.decode()})
+    content = {"artifact": artifact, "shard": number, "rows": table.num_rows, "columns": {}, "seal": _OPEN.decode()}
+    unsealed = json.dumps({**content, "columns": dict.fromkeys(table.schema.names, _UNKNOWN)}).encode()
     buffer = io.BytesIO()
-    # store_schema=False: the seal must stand in plain bytes once, not again inside a base64 copy of the schema
-    options: dict[str, Any] = {"compression": "zstd", "store_schema": False, "write_page_checksum": True}
-    with pq.ParquetWriter(buffer, table.schema, **options) as writer:
+    # store_schema=False: what is sealed must stand in plain bytes once, not again inside a base64 copy of the schema
+    with pq.ParquetWriter(buffer, table.schema, compression="zstd", store_schema=False) as writer:
         writer.write_table(table, row_group_size=_ROW_GROUP)
-        writer.add_key_value_metadata({_KEY: content.encode()})
+        writer.add_key_value_metadata({_KEY: unsealed})
+    metadata = pq.read_metadata(buffer)
+    columns = {name: _column_digest(buffer, metadata, name) for name in table.schema.names}
     data = buffer.getvalue()
     start = len(data) - _TAIL - int.from_bytes(data[-_TAIL:-4], "little")
-    footer = data[start:]
+    before, _, after = data[start:].rpartition(unsealed)
+    footer = before + json.dumps({**content, "columns": columns}).encode() + after  # of the same length
+    seal = _MARK + _hash(footer)
     at = footer.rindex(_OPEN)
-    seal = _MARK + hashlib.blake2b(footer, digest_size=16).hexdigest().encode()
     return data[:start] + footer[:at] + seal + footer[at + len(seal) :]
 
 
@@ -99,15 +104,17 @@ def read_table(
     import pyarrow as pa
 
     try:
-        parquet = _opened(file, place, artifact, number)
+        parquet, digests = _opened(file, place, artifact, number)
         if schema is not None and not parquet.schema_arrow.remove_metadata().equals(schema):
             raise DamagedShard(f"{place}: damaged (its columns are {parquet.schema_arrow.names})", artifact, number)
-        table = parquet.read(columns=None if columns is None else list(columns))
-    except (pa.ArrowException, OSError, ValueError) as error:  # OSError: what pyarrow makes of a wrong checksum
+        names = list(parquet.schema_arrow.names if columns is None else columns)
+        for name in names:
+            if _column_digest(file, parquet.metadata, name) != digests[name]:
+                raise DamagedShard(f"{place}: damaged (its column {name})", artifact, number)
+        table = parquet.read(columns=names)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DamagedShard(f"{place}: damaged ({error})", artifact, number) from error
-    if columns is not None:
-        table = table.select(list(columns))
-    return table.replace_schema_metadata(None)
+    return table.select(names).replace_schema_metadata(None)
 
 
 def count_rows(file: BinaryIO, place: str, artifact: str, number: int) -> int:
@@ -115,13 +122,13 @@ def count_rows(file: BinaryIO, place: str, artifact: str, number: int) -> int:
     import pyarrow as pa
 
     try:
-        return int(_opened(file, place, artifact, number).metadata.num_rows)
+        return int(_opened(file, place, artifact, number)[0].metadata.num_rows)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DamagedShard(f"{place}: damaged ({error})", artifact, number) from error
 
 
-def _opened(file: BinaryIO, place: str, artifact: str, number: int) -> Any:
-    """The parquet file, its footer checked against its seal and against the place where it lies."""
+def _opened(file: BinaryIO, place: str, artifact: str, number: int) -> tuple[Any, dict[str, str]]:
+    """The parquet file, its footer checked against its seal and its place, and the digests of its columns."""
     import pyarrow.parquet as pq
 
     file.seek(0, io.SEEK_END)
@@ -137,16 +144,29 @@ def _opened(file: BinaryIO, place: str, artifact: str, number: int) -> Any:
     if not seals:
         raise DamagedShard(f"{place}: damaged (its seal is missing; {size} bytes)", artifact, number)
     start, end = seals[-1].span()
-    if _MARK + hashlib.blake2b(footer[:start] + _OPEN + footer[end:], digest_size=16).hexdigest().encode() != seals[
-        -1
-    ].group():
+    if _MARK + _hash(footer[:start] + _OPEN + footer[end:]) != seals[-1].group():
         raise DamagedShard(f"{place}: damaged (its content does not match its seal)", artifact, number)
     file.seek(0)
-    parquet = pq.ParquetFile(file, page_checksum_verification=True)
+    parquet = pq.ParquetFile(file)
     content = json.loads(parquet.metadata.metadata[_KEY])
     if (content["artifact"], content["shard"]) != (artifact, number):
         own = f"shard {content['shard']} of {content['artifact']}"
         raise DamagedShard(f"{place}: is {own}, expected shard {number} of {artifact}", artifact, number)
     if content["rows"] != parquet.metadata.num_rows:
         raise DamagedShard(f"{place}: damaged (not {content['rows']} rows)", artifact, number)
-    return parquet
+    return parquet, content["columns"]
+
+
+def _column_digest(file: BinaryIO, metadata: Any, name: str) -> str:
+    """Of the bytes of a column, headers of its pages and all."""
+    digest = hashlib.blake2b(digest_size=16)
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            if chunk.path_in_schema.partition(".")[0] == name:
+                file.seek(chunk.dictionary_page_offset or chunk.data_page_offset)
+                digest.update(file.read(chunk.total_compressed_size))
+    return digest.hexdigest()
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).hexdigest().encode()

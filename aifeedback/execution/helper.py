@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pickle
@@ -14,7 +15,7 @@ from threading import Thread
 from aifeedback.errors import AIFeedbackError, Interrupted
 from aifeedback.execution import Tally
 from aifeedback.execution.local import Local
-from aifeedback.execution.processes import PATIENCE, Job
+from aifeedback.execution.processes import Job
 from aifeedback.logs import log_to_stderr
 
 _log = logging.getLogger("aifeedback")
@@ -24,11 +25,12 @@ def main() -> int:
     """Read a job, do it, and write what was counted or what went wrong; returns the exit code."""
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not mix with the answer
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a job behind `&` ignores Ctrl-C, and so would its helpers
+        signal.signal(number, signal.default_int_handler)
     with os.fdopen(0, "rb", closefd=False) as caller:
         job: Job = pickle.loads(caller.read(int.from_bytes(caller.read(8), "little")))
     log_to_stderr(job.level)
-    Thread(target=_end_with_caller, daemon=True).start()
+    Thread(target=_end_with_caller, args=(job.patience,), daemon=True).start()
     tally = Tally()
     error: AIFeedbackError | None = None
     try:
@@ -44,17 +46,17 @@ def main() -> int:
         if _log.isEnabledFor(logging.DEBUG):
             traceback.print_exc()
         error = AIFeedbackError(f"{type(problem).__name__}: {problem}")
-    pickle.dump((tally.counts, error), answer)
-    answer.close()
+    with contextlib.suppress(BrokenPipeError), answer:  # the caller may be gone
+        pickle.dump((tally.counts, error), answer)
     return error.exit_code if error else 0
 
 
-def _end_with_caller() -> None:
+def _end_with_caller(patience: float) -> None:
     """Stop this process, politely first, when its caller is gone: the other end of standard input closes with it."""
     while os.read(0, 1):
         pass
     os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(PATIENCE)
+    time.sleep(patience)
     os._exit(1)
 
 

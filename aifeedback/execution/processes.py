@@ -22,14 +22,13 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from aifeedback.errors import AIFeedbackError, MissingDependency, UsageError
+from aifeedback.errors import AIFeedbackError, Interrupted, MissingDependency, UsageError
 from aifeedback.execution import Tally
 from aifeedback.execution.local import Local, lacking
 from aifeedback.launch import Launch
 from aifeedback.steps import CollectiveStep, ShardStep
 
 log = logging.getLogger("aifeedback")
-PATIENCE = 30.0  # seconds for helpers to save their state after Ctrl-C
 _SAME_FOR_ALL = (UsageError, MissingDependency)  # repeated in this process, it would fail in the same way
 
 
@@ -41,6 +40,7 @@ class Job:
     numbers: Sequence[int] | None
     launch: Launch
     level: int
+    patience: float
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Processes:
     """`workers` helpers for sharded steps, `launch.processes` for collective ones; one is this process itself."""
 
     workers: int = 1
-    patience: float = PATIENCE
+    patience: float = 30.0  # seconds for helpers to save their state after Ctrl-C
 
     def shards(self, step: ShardStep, numbers: Sequence[int], launch: Launch, tally: Tally) -> None:
         """See `Executor`. A lost worker's shards are finished by the others, or by this process."""
@@ -67,7 +67,7 @@ class Processes:
         if count > 1:
             log.info("%s: %d workers", step.label, count)
             jobs = [
-                Job(step, numbers, replace(launch, worker=worker, workers=count), _level(worker))
+                Job(step, numbers, replace(launch, worker=worker, workers=count), _level(worker), self.patience)
                 for worker in range(count)
             ]
             ends = self._play(jobs, [_threads(count)] * count, together=False)
@@ -87,18 +87,18 @@ class Processes:
         count = launch.processes
         if count == 1 or "LOCAL_RANK" in os.environ:
             return Local().collective(step, launch)
-        jobs = [Job(step, None, launch, _level(rank)) for rank in range(count)]
+        jobs = [Job(step, None, launch, _level(rank), self.patience) for rank in range(count)]
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
         shared = {**_threads(count), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # fmt: skip
         ends = self._play(jobs, [{**shared, "RANK": str(n), "LOCAL_RANK": str(n)} for n in range(count)], together=True)
-        if any(end.code for end in ends):
-            # the others lose their partner and fail in the library's words: an error of ours says more
-            errors = sorted((end.error for end in ends if end.error), key=lambda error: type(error) is AIFeedbackError)
-            how = ", ".join(f"process {rank} {_how(end.code)}" for rank, end in enumerate(ends) if end.code)
-            raise errors[0] if errors else AIFeedbackError(f"train: {how}", hint="see above; repeat to resume")
+        failed = {rank: end for rank, end in enumerate(ends) if end.code}
+        if failed:
+            rank = min(failed, key=lambda rank: _vagueness(failed[rank]))
+            message = f"train: process {rank} {_how(failed[rank].code)}"
+            raise failed[rank].error or AIFeedbackError(message, hint="see above; repeat to resume")
         return ends[0].counts
 
     def _play(self, jobs: Sequence[Job], environments: Sequence[Mapping[str, str]], together: bool) -> list[End]:
@@ -137,6 +137,7 @@ class _Helper:
     def __init__(self, job: Job, environment: Mapping[str, str]) -> None:
         root = str(Path(__file__).parents[2])
         path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH"), root) if part)
+        data = pickle.dumps(job)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "aifeedback.execution.helper"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
@@ -144,7 +145,6 @@ class _Helper:
         )  # fmt: skip
         self._said = b""
         assert self.process.stdin is not None
-        data = pickle.dumps(job)
         try:
             self.process.stdin.write(len(data).to_bytes(8, "little") + data)
             self.process.stdin.flush()  # and left open: its end is how the helper learns of ours
@@ -166,6 +166,15 @@ class _Helper:
         except (pickle.UnpicklingError, EOFError):  # killed before it could say anything
             return End(code or 1, Counter(), None)
         return End(code, counts, error)
+
+
+def _vagueness(end: End) -> int:
+    """How little an end says of why processes failed together: those that lose their partner fail in the library's
+    words, or wait until we end them.
+    """
+    if end.error is None:
+        return 3 if end.code == -signal.SIGTERM else 1
+    return {AIFeedbackError: 2, Interrupted: 3}.get(type(end.error), 0)
 
 
 def _how(code: int) -> str:

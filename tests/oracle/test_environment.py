@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from aifeedback.errors import AIFeedbackError, UsageError
 from aifeedback.oracle import environment
-from aifeedback.store.claims import Claims
+from aifeedback.artifacts.claims import Claims
 from tests.oracle.conftest import scripted
 
 HERE = Path(environment.__file__).parent
