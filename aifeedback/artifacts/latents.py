@@ -98,8 +98,8 @@ def _index_of(path: Path, metadata: Mapping[str, str], artifact: str, number: in
     except (KeyError, ValidationError) as error:
         raise DamagedShard(f"{path}: damaged (its metadata is not that of latents)", artifact, number) from error
     if (index.artifact, index.number) != (artifact, number):
-        what = f"shard {index.number} of {index.artifact}, expected {number} of {artifact}"
-        raise DamagedShard(f"{path}: damaged (it holds {what})", artifact, number)
+        own = f"shard {index.number} of {index.artifact}"
+        raise DamagedShard(f"{path}: is {own}, expected shard {number} of {artifact}", artifact, number)
     return index
 
 

@@ -13,9 +13,10 @@ import io
 import json
 import re
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from aifeedback.artifacts.files import store_error
 from aifeedback.errors import StoreError
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def read_table(
                 raise DamagedShard(f"{place}: damaged (its column {name})", artifact, number)
         table = parquet.read(columns=names)
     except (pa.ArrowException, OSError, ValueError) as error:
+        _refuse_unreadable(place, error)
         raise DamagedShard(f"{place}: damaged ({error})", artifact, number) from error
     return table.select(names).replace_schema_metadata(None)
 
@@ -124,6 +126,7 @@ def count_rows(file: BinaryIO, place: str, artifact: str, number: int) -> int:
     try:
         return int(_opened(file, place, artifact, number)[0].metadata.num_rows)
     except (pa.ArrowException, OSError, ValueError) as error:
+        _refuse_unreadable(place, error)
         raise DamagedShard(f"{place}: damaged ({error})", artifact, number) from error
 
 
@@ -155,6 +158,12 @@ def _opened(file: BinaryIO, place: str, artifact: str, number: int) -> tuple[Any
     if content["rows"] != parquet.metadata.num_rows:
         raise DamagedShard(f"{place}: damaged (not {content['rows']} rows)", artifact, number)
     return parquet, content["columns"]
+
+
+def _refuse_unreadable(place: str, error: Exception) -> None:
+    """A disk that cannot be read is no damage to the shard; what pyarrow finds wrong has no number."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise store_error(Path(place), error) from error
 
 
 def _column_digest(file: BinaryIO, metadata: Any, name: str) -> str:

@@ -74,7 +74,7 @@ def test_a_sound_shard_of_another_place_is_refused(tmp_path: Path, artifact: str
     path = tmp_path / "shard"
     path.write_bytes(latent_bytes(shard(), "a", 0))
     for reading in (lambda: check_latents(path, artifact, number), lambda: LatentStore({number: path}, artifact)):
-        with pytest.raises(DamagedShard, match=f"it holds shard 0 of a, expected {number} of {artifact}"):
+        with pytest.raises(DamagedShard, match=f"is shard 0 of a, expected shard {number} of {artifact}"):
             reading()
 
 

@@ -163,7 +163,7 @@ def test_a_latents_shard_cut_short_is_noticed(tmp_path: Path, length: int) -> No
     with pytest.raises(DamagedShard):
         check_latents(path, ARTIFACT, NUMBER)
     with pytest.raises(DamagedShard):
-        LatentStore([path])
+        LatentStore({NUMBER: path}, ARTIFACT)
 
 
 # --- whose shard it is
