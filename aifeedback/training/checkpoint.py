@@ -3,7 +3,7 @@
 checkpoints/step-000050/weights.safetensors   trainable weights only, fp32
                         averages.safetensors  their moving averages, where train.ema is given
                         optimizer.pt          AdamW's moments (and the loss scale of fp16)
-                        state.json            step, best so far, skipped steps; digests of the files above
+                        state.json            step, best so far, skipped steps; digests of the files above and of itself
 checkpoints/best-000040/                      weights of the best validation loss, that of step 40; no optimizer
 
 A best one is written before the first state that names it and removed after the last: whenever a process is killed,
@@ -23,21 +23,50 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from aifeedback.artifacts.files import set_aside, store_error
+from aifeedback.artifacts.files import json_bytes, read_json, set_aside, store_error
 from aifeedback.errors import StoreError
 
 log = logging.getLogger(__name__)
 KEEP = 2  # the newest and the one before it
+_STATE = "state.json"
+
+
+class State(BaseModel):
+    """Where training stands."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: int = 0
+    skipped: int = 0
+    bad_in_a_row: int = 0
+    best_loss: float | None = None
+    best_step: int | None = None
+
+
+class StateFile(BaseModel):
+    """What `state.json` holds: digests of the other files by name, and one of all this."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: State
+    files: dict[str, str]
+    seal: str = ""
+
+    def sealed(self) -> StateFile:
+        """The same with the seal that it should have."""
+        plain = {"state": self.state.model_dump(), "files": self.files}
+        return self.model_copy(update={"seal": _digest(json.dumps(plain, sort_keys=True).encode())})
 
 
 class Checkpoint(NamedTuple):
-    """`weights` and `averages` by parameter name; `optimizer` is None in a best one; `state` is JSON-able."""
+    """`weights` and `averages` by parameter name; `optimizer` is None in a best one."""
 
     weights: dict[str, Tensor]
     optimizer: dict[str, Any] | None
-    state: dict[str, Any]
+    state: State
     averages: dict[str, Tensor] | None = None
 
 
@@ -55,8 +84,8 @@ def save_checkpoint(folder: Path, name: str, checkpoint: Checkpoint) -> None:
         buffer = io.BytesIO()
         torch.save(checkpoint.optimizer, buffer)
         files["optimizer.pt"] = buffer.getvalue()
-    state = {**checkpoint.state, "files": {file: _digest(data) for file, data in files.items()}}
-    files["state.json"] = (json.dumps(state, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    digests = {file: _digest(data) for file, data in files.items()}
+    files[_STATE] = json_bytes(StateFile(state=checkpoint.state, files=digests).sealed())
     try:
         _write_folder(folder, name, files)
     except OSError as error:
@@ -97,18 +126,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     from safetensors.torch import load
 
+    file = read_json(StateFile, path / _STATE)
+    if file != file.sealed():
+        raise StoreError(f"{path}: damaged checkpoint ({_STATE} does not match its seal)")
     try:
-        state = json.loads((path / "state.json").read_bytes())
-        files = {name: (path / name).read_bytes() for name in state["files"]}
-    except (OSError, ValueError, KeyError) as error:
+        files = {name: (path / name).read_bytes() for name in file.files}
+    except OSError as error:
         raise StoreError(f"{path}: damaged checkpoint ({error})") from error
-    for name, seal in state.pop("files").items():
-        if _digest(files[name]) != seal:
+    for name, digest in file.files.items():
+        if _digest(files[name]) != digest:
             raise StoreError(f"{path}: damaged checkpoint ({name} does not match its digest)")
     packed = files.get("optimizer.pt")
     optimizer = None if packed is None else torch.load(io.BytesIO(packed), map_location="cpu", weights_only=True)
     averages = load(files["averages.safetensors"]) if "averages.safetensors" in files else None
-    return Checkpoint(load(files["weights.safetensors"]), optimizer, state, averages)
+    return Checkpoint(load(files["weights.safetensors"]), optimizer, file.state, averages)
 
 
 def checkpoint_name(step: int) -> str:
@@ -134,7 +165,7 @@ def newest_checkpoint(folder: Path, keep_best: bool) -> Checkpoint | None:
     for path in reversed(checkpoints(folder)):
         try:
             found = load_checkpoint(path)
-            if keep_best and found.state["best_step"] is not None:
+            if keep_best and found.state.best_step is not None:
                 load_best(folder, found.state)
             return found
         except StoreError as error:
@@ -143,13 +174,13 @@ def newest_checkpoint(folder: Path, keep_best: bool) -> Checkpoint | None:
     return None
 
 
-def load_best(folder: Path, state: dict[str, Any]) -> Checkpoint:
+def load_best(folder: Path, state: State) -> Checkpoint:
     """The best checkpoint that a state names.
 
     Raises:
         StoreError: none is named, it is damaged or gone, or it is that of another training.
     """
-    step, hint = state["best_step"], "repeat the command: training goes back to where it was sound"
+    step, hint = state.best_step, "repeat the command: training goes back to where it was sound"
     if step is None:
         raise StoreError(f"{folder}: no validation loss was finite, so none is the best", hint="train.keep=last")
     path = folder / best_name(step)
@@ -157,8 +188,8 @@ def load_best(folder: Path, state: dict[str, Any]) -> Checkpoint:
         found = load_checkpoint(path)
     except StoreError as error:
         raise StoreError(error.message, hint=hint) from error
-    if (there := (found.state["best_step"], found.state["best_loss"])) != (step, state["best_loss"]):
-        wanted = f"expected loss {state['best_loss']} at step {step}"
+    if (there := (found.state.best_step, found.state.best_loss)) != (step, state.best_loss):
+        wanted = f"expected loss {state.best_loss} at step {step}"
         raise StoreError(f"{path}: holds loss {there[1]} at step {there[0]}, {wanted}", hint=hint)
     return found
 
@@ -174,10 +205,9 @@ def prune(folder: Path, best_step: int | None) -> None:
 
 def _best_step(path: Path) -> int | None:
     try:
-        found: int | None = json.loads((path / "state.json").read_bytes())["best_step"]
-    except (OSError, ValueError, KeyError):  # damaged: it will be set aside, and needs no best
+        return read_json(StateFile, path / _STATE).state.best_step
+    except StoreError:  # damaged: it will be set aside, and needs no best
         return None
-    return found
 
 
 def _digest(data: bytes) -> str:

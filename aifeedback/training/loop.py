@@ -20,6 +20,7 @@ from aifeedback.training.averages import Averages
 from aifeedback.training.batches import Batcher, Visit, visits_of_step
 from aifeedback.training.checkpoint import (
     Checkpoint,
+    State,
     best_name,
     checkpoint_name,
     load_best,
@@ -39,17 +40,6 @@ if TYPE_CHECKING:
     from aifeedback.recipe import Train
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class State:
-    """Where training stands; stored with every checkpoint."""
-
-    step: int = 0
-    skipped: int = 0
-    bad_in_a_row: int = 0
-    best_loss: float | None = None
-    best_step: int | None = None
 
 
 @dataclass
@@ -101,7 +91,7 @@ class Loop:
             StoreError: the best weights are damaged or gone.
         """
         if self.settings.keep == "best":
-            return load_best(self._checkpoints, vars(self.state)).weights
+            return load_best(self._checkpoints, self.state).weights
         return self._weights()
 
     def _weights(self) -> dict[str, Tensor]:
@@ -185,7 +175,7 @@ class Loop:
         if math.isfinite(loss) and state.step > 0 and (state.best_loss is None or loss < state.best_loss):
             state.best_loss, state.best_step = loss, state.step
             if self.settings.keep == "best":
-                self._write_checkpoint(best_name(state.step), Checkpoint(self._weights(), None, vars(state)))
+                self._write_checkpoint(best_name(state.step), Checkpoint(self._weights(), None, state))
 
     # --- files
 
@@ -200,7 +190,7 @@ class Loop:
             "scaler": None if scaler is None else scaler.state_dict(),
         }
         weights, averages = self.learner.policy.weights(), self.averages.weights()
-        checkpoint = Checkpoint(weights, optimizer, vars(self.state), averages)
+        checkpoint = Checkpoint(weights, optimizer, self.state, averages)
         self._write_checkpoint(checkpoint_name(self.state.step), checkpoint)
 
     def _write_checkpoint(self, name: str, checkpoint: Checkpoint) -> None:
@@ -222,7 +212,7 @@ class Loop:
             self.optimizer.load_state_dict(checkpoint.optimizer["optimizer"])
             if accelerator.scaler is not None:
                 accelerator.scaler.load_state_dict(checkpoint.optimizer["scaler"])
-            self.state = State(**checkpoint.state)
+            self.state = checkpoint.state
             self.averages.load(checkpoint.averages, self.state.step - self.state.skipped)
             log.info("resuming after step %d of %d", self.state.step, self.settings.steps)
         self.metrics.truncate(self.state.step, resumed=checkpoint is not None)

@@ -16,6 +16,7 @@ import torch
 from aifeedback.errors import StoreError
 from aifeedback.training.checkpoint import (
     Checkpoint,
+    State,
     best_name,
     checkpoint_name,
     checkpoints,
@@ -34,8 +35,8 @@ SETTINGS: dict[str, Any] = {
 MODEL = Path("model") / "unet" / "diffusion_pytorch_model.safetensors"
 
 
-def state(step: int, best: int | None) -> dict[str, Any]:
-    return {"step": step, "best_step": best, "best_loss": None if best is None else 1 / best}
+def state(step: int, best: int | None) -> State:
+    return State(step=step, best_step=best, best_loss=None if best is None else 1 / best)
 
 
 def written(folder: Path, step: int, best: int) -> None:
@@ -49,6 +50,20 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.parametrize("change", [(b'"step": 8', b'"step": 9'), (b'"skipped": 0', b'"skipped": 4'), (b"{", b"[")])
+def test_a_changed_state_is_damage(tmp_path: Path, change: tuple[bytes, bytes]) -> None:
+    """Else it would train another model under the same digest."""
+    for step in (7, 8):
+        written(tmp_path, step, step)
+    file = tmp_path / "step-000008" / "state.json"
+    data = file.read_bytes()
+    assert change[0] in data
+    file.write_bytes(data.replace(*change))
+    checkpoint = newest_checkpoint(tmp_path, keep_best=True)
+    assert checkpoint is not None and checkpoint.state.step == 7
+    assert (tmp_path / "step-000008.damaged").is_dir()
+
+
 def test_the_best_that_a_kept_state_names_stays(tmp_path: Path) -> None:
     for step, best in ((2, 1), (4, 3), (6, 3), (8, 7)):
         written(tmp_path, step, best)
@@ -58,7 +73,7 @@ def test_the_best_that_a_kept_state_names_stays(tmp_path: Path) -> None:
     prune(tmp_path, best_step=9)
     assert names(tmp_path) == ["best-000007", "best-000009", "step-000008", "step-000009"]
     found = newest_checkpoint(tmp_path, keep_best=True)
-    assert found is not None and found.state["step"] == 8
+    assert found is not None and found.state.step == 8
     assert load_best(tmp_path, found.state).weights["w"][0] == 8
 
 
@@ -68,7 +83,7 @@ def test_a_checkpoint_without_its_best_is_not_sound(tmp_path: Path, how: str) ->
     written(tmp_path, 4, 3)
     best = tmp_path / "best-000003"
     if how == "another":
-        save_checkpoint(tmp_path, best.name, Checkpoint({}, None, {**state(3, 3), "best_loss": 0.5}))
+        save_checkpoint(tmp_path, best.name, Checkpoint({}, None, state(3, 3).model_copy(update={"best_loss": 0.5})))
     elif how == "flipped":
         data = bytearray((best / "weights.safetensors").read_bytes())
         data[-1] ^= 1
@@ -79,7 +94,7 @@ def test_a_checkpoint_without_its_best_is_not_sound(tmp_path: Path, how: str) ->
         load_best(tmp_path, state(4, 3))
     assert "repeat the command" in str(refused.value.hint)
     found = newest_checkpoint(tmp_path, keep_best=True)
-    assert found is not None and found.state["step"] == 2
+    assert found is not None and found.state.step == 2
     assert (tmp_path / "step-000004.damaged").is_dir()
 
 
@@ -120,11 +135,11 @@ def test_killed_around_the_best_ends_with_the_same_model(tiny_pipeline: Path, tm
         assert done.returncode == -signal.SIGKILL
         assert {"best-000002", "step-000002", there} <= set(names(folder / "checkpoints"))
         found = newest_checkpoint(folder / "checkpoints", keep_best=True)
-        assert found is not None and found.state["step"] == 2, "what the state names is there"
+        assert found is not None and found.state.step == 2, "what the state names is there"
     resumed = make_loop(tiny_pipeline, folder, **SETTINGS)
     resumed.run()
     save(resumed)
-    assert resumed.began_at == 2 and vars(resumed.state) == vars(whole.state)
+    assert resumed.began_at == 2 and resumed.state == whole.state
     assert (folder / MODEL).read_bytes() == (tmp_path / "whole" / MODEL).read_bytes()
     assert losses(folder, "validation") == losses(tmp_path / "whole", "validation")
     assert names(folder / "checkpoints") == names(tmp_path / "whole" / "checkpoints")
@@ -146,7 +161,7 @@ def test_another_interval_of_checkpoints_changes_nothing(tiny_pipeline: Path, tm
         broken.run()
     resumed = make_loop(tiny_pipeline, tmp_path / "twice", **{**SETTINGS, "checkpoint_every": 1})
     resumed.run()
-    assert resumed.began_at == 3 and vars(resumed.state) == vars(whole.state)
+    assert resumed.began_at == 3 and resumed.state == whole.state
     for name, weight in whole.learner.policy.weights().items():
         assert torch.equal(weight, resumed.learner.policy.weights()[name])
     assert losses(tmp_path / "twice", "validation") == losses(tmp_path / "whole", "validation")

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from aifeedback.errors import StoreError
-from aifeedback.training.checkpoint import Checkpoint, checkpoints, save_checkpoint
+from aifeedback.training.checkpoint import Checkpoint, State, checkpoints, save_checkpoint
 from aifeedback.training.metrics import Metrics
 from aifeedback.training.setup import save_model
 
@@ -22,7 +22,7 @@ def full(*_: object) -> None:
 
 
 def test_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Checkpoint({"w": torch.zeros(2)}, None, {"step": 1})
+    made = Checkpoint({"w": torch.zeros(2)}, None, State(step=1))
     save_checkpoint(tmp_path, "step-000001", made)
     monkeypatch.setattr("aifeedback.training.checkpoint.os.fsync", full)
     with pytest.raises(StoreError, match=r"step-000002: No space left") as caught:

@@ -81,7 +81,7 @@ def test_averages_follow_their_formula_and_are_what_is_validated_and_kept(tiny_p
 
     loop._step = stepping  # type: ignore[method-assign]
     loop.run()
-    best = load_best(tmp_path / "checkpoints", vars(loop.state)).weights[name]
+    best = load_best(tmp_path / "checkpoints", loop.state).weights[name]
     assert best == pytest.approx(expected, abs=1e-7)
     last = loop.learner.policy.weights()[name]
     assert (last - best).abs().max() > 1e-4
