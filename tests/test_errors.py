@@ -25,7 +25,12 @@ def test_errors_survive_pickling(kind: type[AIFeedbackError]) -> None:
     error.__dict__["more"] = [1, "two"]
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is kind
-    assert (copy.message, copy.hint, copy.more, str(copy)) == (error.message, "what to do", [1, "two"], str(error))
+    assert (copy.message, copy.hint, vars(copy)["more"], str(copy)) == (
+        error.message,
+        "what to do",
+        [1, "two"],
+        str(error),
+    )
     assert copy.exit_code == kind.exit_code
     with pytest.raises(kind, match="what is wrong"):
         raise copy
