@@ -42,7 +42,7 @@ class Marker(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    counts: dict[str, int] = {}
+    counts: dict[str, int]
     rejected: dict[str, int] = {}
     files: list[str] = []
     model: str | None = None

@@ -5,6 +5,7 @@ Names are relative, with slashes: `scores/0f3a/shard-00012.parquet`. A file unde
 
 from __future__ import annotations
 
+import os
 import tempfile
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -71,16 +72,22 @@ class LocalStorage:
 
     def exists(self, name: str) -> bool:
         """See `Storage`."""
-        return (self.root / name).is_file()
+        return os.path.isfile(self.root / name)
 
     def names(self, folder: str) -> list[str]:
         """See `Storage`."""
         path = self.root / folder
-        return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+        try:
+            return sorted(os.listdir(path)) if os.path.isdir(path) else []
+        except OSError as error:
+            raise store_error(path, error) from error
 
     def remove(self, name: str) -> None:
         """See `Storage`."""
-        (self.root / name).unlink(missing_ok=True)
+        try:
+            (self.root / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise store_error(self.root / name, error) from error
 
     def set_aside(self, name: str) -> None:
         """See `Storage`."""

@@ -116,7 +116,7 @@ class EvaluateStep:
     def summary(self) -> Summary:
         """The table and the verdict."""
         table = lines(read_evaluation(self.output).model_dump())
-        return Summary(self.output.marker() or Marker(), tuple(table))
+        return Summary(self.output.marker() or Marker(counts={}), tuple(table))
 
     @property
     def _shards(self) -> list[int]:

@@ -141,18 +141,19 @@ class ScoreStep:
             scores = panel.score(outputs, images, advance)
             return ShardResult({name: scores_to_table(scores[name]) for name in outputs}, panel.counts)
 
-        return self._stored if self.stored.issuperset(self.outputs) else work
+        return self._stored(launch) if self.stored.issuperset(self.outputs) else work
 
-    def _stored(self, number: int, outputs: Sequence[str], advance: Advance) -> ShardResult:
-        """The scores that stand beside the candidates; no image is read."""
-        columns = [*_KEY, "label", "rejected"]
-        rows = self.candidates.folder.read(number, columns).to_pylist()
-        advance(len(rows))
-        tables = {}
-        for name in outputs:
-            scorer: Any = load_scorer(name, self.settings[name], Launch())
-            tables[name] = scores_to_table(scorer.of_rows(rows))
-        return ShardResult(tables, Counter(newly_scored=len(rows)))
+    def _stored(self, launch: Launch) -> Work:
+        """Takes the scores that stand beside the candidates; no image is read, and nothing runs on a device."""
+        scorers = {name: plugins.load("scorers", name, launch.allow_code)(device="cpu") for name in self.outputs}
+
+        def work(number: int, outputs: Sequence[str], advance: Advance) -> ShardResult:
+            rows = self.candidates.folder.read(number, [*_KEY, "label", "rejected"]).to_pylist()
+            advance(len(rows))
+            tables = {name: scores_to_table(scorers[name].of_rows(rows)) for name in outputs}
+            return ShardResult(tables, Counter(newly_scored=len(rows)))
+
+        return work
 
     def summary(self, output: str) -> Summary:
         """Scored and unscored candidates."""

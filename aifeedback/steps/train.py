@@ -109,7 +109,7 @@ class TrainStep:
     def summary(self) -> Summary:
         """The marker that the training wrote."""
         lines = (f"model: {self.output.path / 'model'}", f"curves: {self.output.path / 'metrics.jsonl'}")
-        return Summary(self.output.marker() or Marker(), lines)
+        return Summary(self.output.marker() or Marker(counts={}), lines)
 
     @cached_property
     def sets(self) -> tuple[list[PreferenceSet], list[PreferenceSet]]:

@@ -37,7 +37,7 @@ def test_folders_lie_by_kind_and_digest(tmp_path: Path) -> None:
 def test_a_lost_shard_undoes_completeness(folder: Folder) -> None:
     for name in (".shard-00002.parquet.1.tmp", "shard-00003.parquet.damaged", "notes.txt"):
         (folder.path / name).write_bytes(b"")
-    folder.complete(Marker())
+    folder.complete(Marker(counts={}))
     marker = folder.marker()
     assert marker is not None and marker.files == ["shard-00000.parquet", "shard-00001.parquet"]
     assert folder.is_complete() and marker.numbers() == folder.numbers() == [0, 1]
@@ -52,7 +52,7 @@ def test_a_lost_shard_undoes_completeness(folder: Folder) -> None:
 
 
 def test_shards_beyond_the_fifth_digit() -> None:
-    assert Marker(files=["shard-100000.parquet", "shard-99999.parquet"]).numbers() == [99999, 100000]
+    assert Marker(counts={}, files=["shard-100000.parquet", "shard-99999.parquet"]).numbers() == [99999, 100000]
 
 
 def test_the_marker_keeps_what_was_counted(folder: Folder) -> None:
@@ -85,7 +85,7 @@ def test_a_malformed_marker_is_set_aside_and_counts_for_nothing(
     assert "complete.json is damaged: set aside as complete.json.damaged, to be made again" in caplog.text
     assert (folder.path / "complete.json.damaged").read_bytes() == data
     assert folder.marker() is None and folder.lost() == []
-    folder.complete(Marker())
+    folder.complete(Marker(counts={}))
     assert folder.is_complete()
 
 

@@ -144,7 +144,8 @@ def test_a_parquet_file_of_somebody_else_is_refused() -> None:
 def latents() -> LatentShard:
     """Two candidates of one prompt."""
     values = torch.arange(2 * 4 * 2 * 2).reshape(2, 4, 2, 2).half()
-    return LatentShard([("p", 0), ("p", 3)], values, ["p", ""], {"embeds": torch.full((2, 3, 5), 0.5)}, {"latents_kept": 2})
+    conditioning = {"embeds": torch.full((2, 3, 5), 0.5)}
+    return LatentShard([("p", 0), ("p", 3)], values, ["p", ""], conditioning, {"latents_kept": 2})
 
 
 def test_every_flipped_bit_of_a_latents_shard_is_noticed(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ class Toy:
         return work
 
     def summary(self, output: str) -> Summary:
-        return Summary(Marker())
+        return Summary(Marker(counts={}))
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class ToyTraining:
         return True
 
     def summary(self) -> Summary:
-        return Summary(Marker())
+        return Summary(Marker(counts={}))
 
 
 def folder_of(run_dir: Path) -> Folder:

@@ -26,7 +26,7 @@ for _ in range(2):
         print("ours" if ours else "done", flush=True)
         accelerator.wait_for_everyone()  # as the saving of the model does
         if accelerator.is_main_process:
-            folder.complete(Marker())
+            folder.complete(Marker(counts={}))
 accelerator.end_training()
 """
 
