@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -21,6 +22,9 @@ from aifeedback.models import Family, Sampling, encode_in_batches
 from aifeedback.models._pixels import to_uint8
 from aifeedback.records import Candidate, Prompt
 from aifeedback.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from aifeedback.recipe import Generate
 
 ENCODERS = 2
 """Threads that encode images. Pillow leaves the interpreter's lock while it compresses."""
@@ -35,21 +39,6 @@ class Request:
     prompt: Prompt
     index: int
     seed: int
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How images are sampled and stored; the recipe's keys of the same names. Sizes of None are the model's."""
-
-    scheduler: str = "ddim"
-    steps: int = 50
-    guidance: float = 7.5
-    negative_prompt: str = ""
-    width: int | None = None
-    height: int | None = None
-    image_format: str = "png"
-    keep_latents: bool = True
-    safety: str = "off"
 
 
 def default_micro_batch(width: int, height: int, device: str, cost: int = 1, most: int | None = None) -> int:
@@ -82,7 +71,7 @@ def noise_of(seeds: Sequence[int], shape: tuple[int, ...]) -> Tensor:
 def sample_candidates(
     family: Family,
     requests: Sequence[Request],
-    settings: Settings,
+    settings: Generate,
     micro_batch: int | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> list[Candidate]:
@@ -91,7 +80,7 @@ def sample_candidates(
     Args:
         family: a loaded model.
         requests: prompts may repeat; each text is encoded once.
-        settings: how.
+        settings: how they are sampled and stored; sizes of None are the model's.
         micro_batch: images at a time; None: by size and device.
         advance: told the number of images after each batch.
 
@@ -136,7 +125,7 @@ def _submit(
     batch: Sequence[Request],
     latents: Tensor,
     pixels: Tensor,
-    settings: Settings,
+    settings: Generate,
     truncated: Sequence[int],
 ) -> list[Future[Candidate]]:
     """Hand a sampled batch to the encoding threads."""
@@ -174,7 +163,7 @@ def _candidate(
     model: str,
     rejected: str | None,
     truncated: int,
-    settings: Settings,
+    settings: Generate,
 ) -> Candidate:
     return Candidate(
         prompt_id=request.prompt.id,

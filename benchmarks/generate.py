@@ -25,13 +25,14 @@ from timing import flops, rate, seconds
 
 from aifeedback.data import prompts
 from aifeedback.models.sd import load
+from aifeedback.recipe import Generate
 from aifeedback.records import Candidate
-from aifeedback.sampling import Request, Settings, encode_image, noise_of, requests_of, sample_candidates
+from aifeedback.sampling import Request, encode_image, noise_of, requests_of, sample_candidates
 
 TARGETS = {"shapes": 2.0, "unet35m": 1.3}
 
 
-def plain_loop(pipe: Any, requests: list[Request], settings: Settings, shape: tuple[int, ...]) -> list[bytes]:
+def plain_loop(pipe: Any, requests: list[Request], settings: Generate, shape: tuple[int, ...]) -> list[bytes]:
     """What a user writes by hand: one call of the pipeline per image."""
     files = []
     for request in requests:
@@ -68,7 +69,7 @@ def unet35m(folder: Path, base: Path) -> Path:
     return folder
 
 
-def compare(name: str, folder: Path, count: int, candidates: int, settings: Settings, repeats: int) -> bool:
+def compare(name: str, folder: Path, count: int, candidates: int, settings: Generate, repeats: int) -> bool:
     """Run both sides, check that the images agree, print a row; whether the target was met."""
     from diffusers import StableDiffusionPipeline
 
@@ -134,7 +135,7 @@ def main() -> None:
     base = local_folder(given.weights)
     if base is None:
         parser.error("--weights: expected a folder or builtin:<name>")
-    settings = Settings(steps=given.steps, guidance=given.guidance)
+    settings = Generate(steps=given.steps, guidance=given.guidance)
     print(f"{torch.get_num_threads()} threads, {given.steps} steps, guidance {given.guidance}")
     met = []
     with tempfile.TemporaryDirectory() as folder:

@@ -12,11 +12,12 @@ from PIL import Image
 
 from aifeedback.models import Family, Text
 from aifeedback.models.sd import load
+from aifeedback.recipe import Generate
 from aifeedback.records import Candidate, Prompt
-from aifeedback.sampling import Settings, rejection, requests_of, sample_candidates
+from aifeedback.sampling import rejection, requests_of, sample_candidates
 
 PROMPTS = [Prompt("a red circle"), Prompt("a photo of a green square " * 400)]
-HOW = Settings(steps=2, guidance=3.0)
+HOW = Generate(steps=2, guidance=3.0)
 
 
 def pixels(candidate: Candidate) -> np.ndarray:
@@ -51,7 +52,7 @@ def test_each_prompt_is_encoded_once_and_none_without_guidance(family: Family, m
         return plain(texts, negative)
 
     monkeypatch.setattr(family, "encode_text", spy)
-    sample_candidates(family, requests_of(PROMPTS, 3, 0), Settings(steps=1, guidance=0.0, keep_latents=False), 2)
+    sample_candidates(family, requests_of(PROMPTS, 3, 0), Generate(steps=1, guidance=0.0, keep_latents=False), 2)
     assert seen == [[prompt.text for prompt in PROMPTS]]
 
 
@@ -75,7 +76,7 @@ def test_rejections(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
 def test_formats(family: Family, image_format: str) -> None:
-    settings = Settings(steps=1, guidance=1.0, width=32, height=16, image_format=image_format)
+    settings = Generate(steps=1, guidance=1.0, width=32, height=16, image_format=image_format)
     (made,) = sample_candidates(family, requests_of(PROMPTS[:1], 1, 0), settings)
     opened = Image.open(io.BytesIO(made.image))
     assert (opened.size, opened.format) == ((32, 16), image_format.upper()) and (made.width, made.height) == (32, 16)

@@ -13,7 +13,7 @@ from aifeedback.graph.artifact import Graph, Node, Use
 from aifeedback.graph.sources import Found, Sources
 from aifeedback.launch import VERBS, Launch, pick_device
 from aifeedback.pairing import Rules
-from aifeedback.recipe import Recipe, Sampling, Section
+from aifeedback.recipe import Generate, Recipe, Sampling, Section
 from aifeedback.scorers import perfect_of, shown_as
 from aifeedback.seeds import derive_seed
 from aifeedback.statistics.judging import SHUFFLED
@@ -82,8 +82,7 @@ class _Builder:
         if isinstance(source, PromptList):
             if recipe.generate is None:
                 raise UsageError(f"recipe {recipe.name}: no generate section", hint="add one, or an import section")
-            section = dump(recipe.generate)
-            return self._sampled("candidates", "candidates", "generate", source, section, "candidate")
+            return self._sampled("candidates", "candidates", "generate", source, recipe.generate, "candidate")
         assert recipe.import_ is not None
         size = recipe.import_.shard_prompts
 
@@ -94,24 +93,21 @@ class _Builder:
         return Node("candidates", "generate", "candidates", {"source": source.digest, "shard_prompts": size}, {}, make)
 
     def _sampled(
-        self, name: str, kind: str, verb: str, prompts: PromptList, section: dict[str, Any], purpose: str
+        self, name: str, kind: str, verb: str, prompts: PromptList, section: Generate, purpose: str
     ) -> Node:
         """Images of prompts; those of the aligned model have the training as their input."""
-        recipe = self.recipe
-        each, size = section["candidates"], section["shard_prompts"]
-        sampling = {key: value for key, value in section.items() if key not in ("candidates", "shard_prompts")}
-        aligned = name.endswith(ALIGNED)
+        recipe, aligned = self.recipe, name.endswith(ALIGNED)
 
         def make(folders: Folders, inputs: Inputs) -> GenerateStep:
             trained = TrainedModel(inputs["training"].folder, recipe.train.method) if aligned else None
             return GenerateStep(
-                folders[name], len(prompts.prompts), size, self.launch.limit, verb,
+                folders[name], len(prompts.prompts), section.shard_prompts, self.launch.limit, verb,
                 "new" if verb == "generate" else "new_images",
-                prompts, each, recipe.seed, purpose, sampling, recipe.model, trained,
+                prompts, section, recipe.seed, purpose, recipe.model, trained,
             )  # fmt: skip
 
-        settings = {"prompts": prompts.digest, "model": self.found.model, "images": section, "seed": recipe.seed,
-                    "purpose": purpose}  # fmt: skip
+        settings = {"prompts": prompts.digest, "model": self.found.model, "images": dump(section),
+                    "seed": recipe.seed, "purpose": purpose}  # fmt: skip
         return Node(name, verb, kind, settings, {"training": "all"} if aligned else {}, make)
 
     # --- scores
@@ -207,12 +203,9 @@ class _Builder:
         names = self._evaluating()
         for name in names:
             self._check_evaluates(name)
-        sampling = dump(section.sampling or recipe.generate or Sampling())
-        images = {
-            **{key: value for key, value in sampling.items() if key in Sampling.model_fields},
-            "candidates": section.images_per_prompt, "shard_prompts": section.shard_prompts, "image_format": "png",
-            "keep_latents": False, "safety": "off",
-        }  # fmt: skip
+        sampling = (section.sampling or recipe.generate or Sampling()).model_dump(include=set(Sampling.model_fields))
+        each, size = section.images_per_prompt, section.shard_prompts
+        images = Generate(**sampling, candidates=each, shard_prompts=size, keep_latents=False)
         nodes = [
             self._sampled(f"images/{model}", "images", "eval", self.found.held_out, images, "eval")
             for model in (BASE, ALIGNED)

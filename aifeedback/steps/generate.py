@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aifeedback.data.prompts import PromptList
     from aifeedback.models import Family
     from aifeedback.readers.pickapic import Preferences
-    from aifeedback.recipe import Model
+    from aifeedback.recipe import Generate, Model
     from aifeedback.steps.train import TrainedModel
 
 
@@ -72,28 +72,26 @@ class _CandidatesStep:
 
 @dataclass(frozen=True)
 class GenerateStep(_CandidatesStep):
-    """Samples `each` images for every prompt, by the base model or by one trained from it.
+    """Samples images for every prompt, by the base model or by one trained from it.
 
     Args:
         prompts: in the order of the shards.
-        each: images of a prompt.
+        settings: how many of each prompt, and how they are sampled and stored.
         seed: of the run; an image's own seed is derived from it, `purpose`, the prompt and the image's index.
-        sampling: the fields of `sampling.Settings`.
         model: which base model.
         trained: what was trained from it; None: the base itself.
     """
 
     prompts: PromptList
-    each: int
+    settings: Generate
     seed: int
     purpose: str
-    sampling: Mapping[str, Any]
     model: Model
     trained: TrainedModel | None = None
 
     def count(self, number: int) -> int:
         """See `ShardStep`."""
-        return self.each * len(self.prompts.prompts[self.items(number)])
+        return self.settings.candidates * len(self.prompts.prompts[self.items(number)])
 
     def open(self, launch: Launch) -> Work:
         """Load the model."""
@@ -102,11 +100,11 @@ class GenerateStep(_CandidatesStep):
         family: Family = load_family(self.model, launch)
         if self.trained:
             self.trained.put_on(family)
-        settings = sampling.Settings(**self.sampling)
+        settings = self.settings
 
         def work(number: int, outputs: Sequence[str], advance: Advance) -> ShardResult:
             prompts = self.prompts.prompts[self.items(number)]
-            requests = sampling.requests_of(prompts, self.each, self.seed, self.purpose)
+            requests = sampling.requests_of(prompts, settings.candidates, self.seed, self.purpose)
             return self._result(sampling.sample_candidates(family, requests, settings, launch.micro_batch, advance))
 
         return work

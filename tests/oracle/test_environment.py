@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
+from aifeedback.artifacts.claims import Claims
 from aifeedback.errors import AIFeedbackError, UsageError
 from aifeedback.oracle import environment
-from aifeedback.artifacts.claims import Claims
 from tests.oracle.conftest import scripted
 
 HERE = Path(environment.__file__).parent

@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aifeedback.stages import eval as stage
+from aifeedback.stages._held_out import score
+from aifeedback.store.candidates import candidates_to_table
+from aifeedback.store.run_dir import RunDir, StageDir
+from aifeedback.store.shards import shard_name, write_table
 from PIL import Image
 
 from aifeedback.data.prompts import PromptList
@@ -15,11 +20,6 @@ from aifeedback.errors import UsageError
 from aifeedback.launch import Launch
 from aifeedback.recipe import Recipe
 from aifeedback.records import Candidate, Prompt
-from aifeedback.stages import eval as stage
-from aifeedback.stages._held_out import score
-from aifeedback.store.candidates import candidates_to_table
-from aifeedback.store.run_dir import RunDir, StageDir
-from aifeedback.store.shards import shard_name, write_table
 
 PROMPTS = PromptList((Prompt("a red circle"), Prompt("a blue star")))
 

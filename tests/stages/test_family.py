@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from aifeedback.stages import _panel
+from aifeedback.stages._family import load_family, pick_device
 
 from aifeedback import recipe_io
 from aifeedback.errors import UsageError
 from aifeedback.launch import Launch
-from aifeedback.stages import _panel
-from aifeedback.stages._family import load_family, pick_device
 
 
 def test_a_device_that_is_not_there_is_a_usage_error() -> None:

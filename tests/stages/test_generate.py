@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aifeedback.stages import _upstream, plan
+from aifeedback.stages.generate import generate
+from aifeedback.store.candidates import iter_shards, table_to_candidates
+from aifeedback.store.run_dir import RunDir, StageDir
 
 from aifeedback.errors import UsageError
 from aifeedback.launch import Launch
 from aifeedback.recipe import Recipe
 from aifeedback.records import Candidate
-from aifeedback.stages import _upstream, plan
-from aifeedback.stages.generate import generate
-from aifeedback.store.candidates import iter_shards, table_to_candidates
-from aifeedback.store.run_dir import RunDir, StageDir
 from tests.readers.test_pickapic import picture, write
 
 

@@ -9,12 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-
-from aifeedback.errors import UsageError, WeightsError
-from aifeedback.launch import Launch
-from aifeedback.recipe import Recipe
-from aifeedback.records import Candidate
 from aifeedback.stages import _upstream, plan
 from aifeedback.stages._panel import Panel
 from aifeedback.stages.judge import judge
@@ -27,6 +21,12 @@ from aifeedback.store.candidates import (
 )
 from aifeedback.store.run_dir import RunDir, StageDir
 from aifeedback.store.shards import DamagedShard, shard_name, write_table
+from PIL import Image
+
+from aifeedback.errors import UsageError, WeightsError
+from aifeedback.launch import Launch
+from aifeedback.recipe import Recipe
+from aifeedback.records import Candidate
 
 PROMPTS = ["a red circle on a white background", "a blue star on a gray background", "anything", "a cross"]
 

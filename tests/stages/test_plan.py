@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from aifeedback.stages import plan
+from aifeedback.store.run_dir import RunDir
 
 from aifeedback.recipe import Recipe
 from aifeedback.seeds import digest
-from aifeedback.stages import plan
-from aifeedback.store.run_dir import RunDir
 from tests.training.tiny import make_loop
 
 

@@ -10,14 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-
-from aifeedback.data.prompts import prompt_of
-from aifeedback.data.weights import weights_identity
-from aifeedback.errors import MissingDependency, StoreError, UsageError
-from aifeedback.launch import Launch
-from aifeedback.recipe import Recipe
-from aifeedback.records import Candidate, PreferenceSet
 from aifeedback.stages import _upstream, plan
 from aifeedback.stages._latents import micro_batch
 from aifeedback.stages.encode import encode
@@ -27,6 +19,14 @@ from aifeedback.stages.train import train
 from aifeedback.store.candidates import candidates_to_table, sets_to_table
 from aifeedback.store.run_dir import RunDir
 from aifeedback.store.shards import shard_name, write_table
+from PIL import Image
+
+from aifeedback.data.prompts import prompt_of
+from aifeedback.data.weights import weights_identity
+from aifeedback.errors import MissingDependency, StoreError, UsageError
+from aifeedback.launch import Launch
+from aifeedback.recipe import Recipe
+from aifeedback.records import Candidate, PreferenceSet
 
 TEXTS = [f"a red circle number {n}" for n in range(6)]
 LAUNCH = Launch(device="cpu", offline=True)

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aifeedback.stages import _upstream
+from aifeedback.stages.encode import encode
+from aifeedback.stages.train import train
 
 from aifeedback import recipe_io
 from aifeedback.cli import main
 from aifeedback.recipe import Recipe
-from aifeedback.stages import _upstream
-from aifeedback.stages.encode import encode
-from aifeedback.stages.train import train
 from aifeedback.training.loop import Loop
 from tests.stages.test_train import LAUNCH, judged, recipe
 

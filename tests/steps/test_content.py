@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from aifeedback.store.claims import Claims
 from PIL import Image
 
 from aifeedback.steps import content
-from aifeedback.store.claims import Claims
 from aifeedback.zoo import scenes
 from tests.pictures import GOOD, WRONG, aifb, picture, rows
 
