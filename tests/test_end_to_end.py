@@ -233,7 +233,9 @@ def test_plain_diffusers_gives_the_images_of_eval(
     shutil.copytree(reference, run)
     run_recipe(load(recipe_file, f"train.method={method}"), run, LAUNCH)
     about = {path.parent: json.loads(path.read_text()) for path in run.glob("*/*/artifact.json")}
-    training = next(f for f, a in about.items() if a["kind"] == "training" and a["settings"]["train"]["method"] == method)
+    training = next(
+        f for f, a in about.items() if a["kind"] == "training" and a["settings"]["train"]["method"] == method
+    )
     images = {a["inputs"].get("training", {}).get("digest"): f for f, a in about.items() if a["kind"] == "images"}
     rows, base = _rows(images[training.name]), _rows(images[None])
     plain = _plain_images(tiny_pipeline, training / "model", method, rows)

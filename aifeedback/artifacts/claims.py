@@ -41,8 +41,8 @@ class Claims:
     def holder(self, name: str) -> str:
         """Who holds or last held a shard, for people: `process 812 on hydra`."""
         try:
-            found = json.loads((self.folder / f".{name}.lock").read_text())
-            return f"process {found['pid']} on {found['host']}"
+            holder = json.loads((self.folder / f".{name}.lock").read_text())
+            return f"process {holder['pid']} on {holder['host']}"
         except (OSError, ValueError, KeyError, TypeError):  # just released, or just about to be written
             return "another process"
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from aifeedback import plugins
 from aifeedback.data.prompts import PromptList
-from aifeedback.graph.sources import Found, Sources, most_sets
+from aifeedback.graph.sources import Named, Sources, most_sets
 from aifeedback.launch import Launch
 from aifeedback.readers.pickapic import Preferences
 from aifeedback.recipe import Prompts, Recipe
@@ -24,11 +24,11 @@ def derived(recipe: Recipe, launch: Launch, trains: bool = True) -> list[tuple[s
     Raises:
         UsageError, WeightsError: prompts, import or weights that are not there; a global batch that cannot be filled.
     """
-    found = Found(recipe, Sources(offline=True))
-    source = None if recipe.prompts and recipe.prompts.source.startswith("hf:") else found.candidates
-    held_out = None if recipe.eval.prompts.source.startswith("hf:") else found.held_out
+    named = Named(recipe, Sources(offline=True))
+    source = None if recipe.prompts and recipe.prompts.source.startswith("hf:") else named.candidates
+    held_out = None if recipe.eval.prompts.source.startswith("hf:") else named.held_out
     if trains and source and held_out:
-        found.check_enough(launch.limit)
+        named.check_enough(launch.limit)
     count = _count(recipe.prompts, source, launch) if recipe.prompts else None
     evaluated = _count(recipe.eval.prompts, held_out, Launch())
     rows = [("prompts", _shown(count, recipe.prompts))]
@@ -47,9 +47,9 @@ def derived(recipe: Recipe, launch: Launch, trains: bool = True) -> list[tuple[s
     return rows
 
 
-def _count(section: Prompts, found: PromptList | Preferences | None, launch: Launch) -> int | None:
+def _count(section: Prompts, source: PromptList | Preferences | None, launch: Launch) -> int | None:
     """How many prompts, of a Hub dataset how many at most; None where only a download would tell."""
-    known = len(found.prompts) if isinstance(found, PromptList) else section.limit
+    known = len(source.prompts) if isinstance(source, PromptList) else section.limit
     return known if known is None or launch.limit is None else min(known, launch.limit)
 
 

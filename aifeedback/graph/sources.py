@@ -46,7 +46,7 @@ class Sources:
         return identity_of(name, settings, self.allow_code, self.offline)
 
 
-class Found:
+class Named:
     """What a recipe names; each is looked up once, when it is first asked for."""
 
     def __init__(self, recipe: Recipe, sources: Sources) -> None:
