@@ -47,14 +47,15 @@ def play(
     return run_recipe(recipe, folder, launch, verbs or VERBS, executor=executor, sources=sources)[-1]
 
 
-def player(recipe: Recipe, folder: Path, launch: Launch = LAUNCH, sources: Sources | None = None) -> Player:
-    """A player of the whole graph, to look at its artifacts."""
-    return Player(build(recipe, launch, sources=sources), RunDir.open(folder), launch, Local())
-
-
-def folder_of(recipe: Recipe, folder: Path, name: str, sources: Sources | None = None) -> Folder:
-    """The folder of a node, as it is now."""
-    return player(recipe, folder, sources=sources).folder(name)
+def player(
+    recipe: Recipe,
+    folder: Path,
+    verbs: Sequence[str] = VERBS[1:],
+    launch: Launch = LAUNCH,
+    sources: Sources | None = None,
+) -> Player:
+    """A player, to look at artifacts before their steps have made them and after."""
+    return Player(build(recipe, launch, verbs, sources), RunDir.open(folder), launch, Local())
 
 
 def fill(of: Player, name: str, shards: Mapping[int, Any], marker: Marker | None = None) -> Folder:

@@ -46,14 +46,6 @@ class Panel:
         scores = scoring.score_candidates(images, panel, size, advance)
         return {name: scores[scorer.name] for name, scorer in zip(names, panel, strict=True)}
 
-    def release(self) -> None:
-        """Let go of all scorers: the memory of their networks is free for the next."""
-        import torch
-
-        self.loaded.clear()
-        gc.collect()
-        torch.cuda.empty_cache()  # does nothing without CUDA
-
     def _scorer(self, name: str) -> scorers.Scorer:
         if name not in self.loaded:
             scorer = load_scorer(name, self.settings[name], self.launch)
@@ -131,6 +123,13 @@ class ScoreStep:
 
     def open(self, launch: Launch) -> Work:
         """Scorers are loaded when the first shard asks for them."""
+        if self.stored.issuperset(self.outputs):
+            return self._stored
+        import torch
+
+        # networks often hang in cycles of references: those of an earlier pass go before these take memory
+        gc.collect()
+        torch.cuda.empty_cache()  # does nothing without CUDA
         panel = Panel(self.settings, launch)
 
         def work(number: int, outputs: Sequence[str], advance: Advance) -> ShardResult:
@@ -141,7 +140,7 @@ class ScoreStep:
             scores = panel.score(outputs, images, advance)
             return ShardResult({name: scores_to_table(scores[name]) for name in outputs}, panel.counts)
 
-        return self._stored if self.stored.issuperset(self.outputs) else work
+        return work
 
     def _stored(self, number: int, outputs: Sequence[str], advance: Advance) -> ShardResult:
         """The scores that stand beside the candidates; no image is read."""
