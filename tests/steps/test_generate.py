@@ -22,6 +22,8 @@ from aifeedback.steps.generate import ImportStep
 from tests.readers.test_pickapic import picture, write
 from tests.runs import NoModel, files, play, player
 
+CPU = Launch(device="cpu")
+
 
 def recipe_of(folder: Path, pipeline: Path | str, **generate_keys: Any) -> Recipe:
     (folder / "p.txt").write_text("a red circle\na blue star\n\na  red circle\na green square\n" + "long " * 2000)
@@ -38,7 +40,7 @@ def candidates_of(folder: Folder) -> list[Candidate]:
     return [c for number in folder.numbers() for c in table_to_candidates(folder.read(number))]
 
 
-def generate(recipe: Recipe, run: Path, launch: Launch = Launch(device="cpu"), executor: Any = None) -> Any:
+def generate(recipe: Recipe, run: Path, launch: Launch = CPU, executor: Any = None) -> Any:
     return play(recipe, run, "generate", launch=launch, executor=executor)
 
 
