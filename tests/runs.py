@@ -72,7 +72,7 @@ def fill(of: Player, name: str, shards: Mapping[int, Any], marker: Marker | None
 def fill_candidates(of: Player, shards: Mapping[int, Iterable[Candidate]], whole: bool = True) -> Folder:
     """Candidates as `aifb generate` leaves them."""
     tables = {number: candidates_to_table(candidates) for number, candidates in shards.items()}
-    return fill(of, "candidates", tables, Marker() if whole else None)
+    return fill(of, "candidates", tables, Marker(counts={}) if whole else None)
 
 
 def noisy_png(noise: float, seed: int, side: int = 32) -> bytes:

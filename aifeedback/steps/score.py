@@ -48,11 +48,21 @@ class Panel:
 
     def _scorer(self, name: str) -> scorers.Scorer:
         if name not in self.loaded:
+            if not self.loaded:
+                _free_memory()
             scorer = load_scorer(name, self.settings[name], self.launch)
             if any(scorer.name == other.name for other in self.loaded.values()):
                 raise UsageError(f"judge.use: two scorers call themselves {scorer.name!r}, expected different names")
             self.loaded[name] = scorer
         return self.loaded[name]
+
+
+def _free_memory() -> None:
+    """Let go of the networks of an earlier pass: they often hang in cycles of references, which end only here."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()  # does nothing without CUDA
 
 
 def load_scorer(name: str, settings: Mapping[str, Any], launch: Launch) -> scorers.Scorer:
@@ -123,13 +133,6 @@ class ScoreStep:
 
     def open(self, launch: Launch) -> Work:
         """Scorers are loaded when the first shard asks for them."""
-        if self.stored.issuperset(self.outputs):
-            return self._stored
-        import torch
-
-        # networks often hang in cycles of references: those of an earlier pass go before these take memory
-        gc.collect()
-        torch.cuda.empty_cache()  # does nothing without CUDA
         panel = Panel(self.settings, launch)
 
         def work(number: int, outputs: Sequence[str], advance: Advance) -> ShardResult:
@@ -140,7 +143,7 @@ class ScoreStep:
             scores = panel.score(outputs, images, advance)
             return ShardResult({name: scores_to_table(scores[name]) for name in outputs}, panel.counts)
 
-        return work
+        return self._stored if self.stored.issuperset(self.outputs) else work
 
     def _stored(self, number: int, outputs: Sequence[str], advance: Advance) -> ShardResult:
         """The scores that stand beside the candidates; no image is read."""

@@ -59,8 +59,8 @@ def judged(
         for k in (0, 1)
     ]
     runs.fill_candidates(player, {n: rows[n * 8 : n * 8 + 8] for n in range(-(-len(rows) // 8))}, whole)
-    runs.fill(player, "scores/candidates/jpeg_size", {}, Marker())
+    runs.fill(player, "scores/candidates/jpeg_size", {}, Marker(counts={}))
     preferences = [PreferenceSet(p.id, p.text, (1, 0), (1.0, 0.0), 1.0) for p in prompts[:sets]]
     shards = {n: sets_to_table(preferences[n * 4 : n * 4 + 4]) for n in range(-(-len(prompts) // 4))}
-    runs.fill(player, "pairs", shards, Marker(rejected=rejected or {}))
+    runs.fill(player, "pairs", shards, Marker(counts={}, rejected=rejected or {}))
     return player.run
