@@ -19,6 +19,7 @@ from aifeedback.recipe import Model, Prompts, Recipe
 from tests.runs import LAUNCH, play, tiny_recipe
 
 OWN = """
+import dataclasses
 from aifeedback.models import sd
 from aifeedback.scorers import jpeg_size
 
@@ -30,9 +31,7 @@ def family(weights, **how):
 
 def scorer(*, device):
     LOADED.append("scorer")
-    found = jpeg_size.load(device=device)
-    found.name = "own"
-    return found
+    return dataclasses.replace(jpeg_size.load(device=device), name="own")
 
 def identity():
     return {}
