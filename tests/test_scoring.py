@@ -58,7 +58,8 @@ def test_order_values_and_one_embedding_per_prompt(micro_batch: int) -> None:
     candidates = [candidate(i, 10 * i, "abc"[: 1 + i % 3]) for i in range(7)]
     scores = score_candidates(candidates, [scorer], micro_batch, told.append)["red"]
     assert [s.score for s in scores] == [10.0 * i * (1 + i % 3) for i in range(7)]
-    assert [(s.prompt_id, s.index) for s in scores] == [(c.prompt_id, c.index) for c in candidates]
+    keys = [(c.prompt_id, c.index, c.image_digest) for c in candidates]
+    assert [(s.prompt_id, s.index, s.image_digest) for s in scores] == keys, "each says of which image it is"
     assert sum(told) == 7
     assert scorer.calls[0] == ["a", "ab", "abc"]
     assert scorer.calls.count("prepare") == 7
@@ -71,6 +72,7 @@ def test_reasons() -> None:
     assert [s.score for s in scores] == [10.0, None, None, None, None]
     assert [s.reason for s in scores[2:]] == ["rejected: flagged", "score is not finite", "too red"]
     assert str(scores[1].reason).startswith("image cannot be read")
+    assert [s.image_digest for s in scores] == [c.image_digest for c in candidates], "also where there is no number"
 
 
 def test_shared_backbone_prepares_once_and_sees_the_same_list() -> None:

@@ -46,21 +46,23 @@ class Panel:
         scores = scoring.score_candidates(images, panel, size, advance)
         return {name: scores[scorer.name] for name, scorer in zip(names, panel, strict=True)}
 
-    def release(self) -> None:
-        """Let go of all scorers: the memory of their networks is free for the next."""
-        import torch
-
-        self.loaded.clear()
-        gc.collect()
-        torch.cuda.empty_cache()  # does nothing without CUDA
-
     def _scorer(self, name: str) -> scorers.Scorer:
         if name not in self.loaded:
+            if not self.loaded:
+                _free_memory()
             scorer = load_scorer(name, self.settings[name], self.launch)
             if any(scorer.name == other.name for other in self.loaded.values()):
                 raise UsageError(f"judge.use: two scorers call themselves {scorer.name!r}, expected different names")
             self.loaded[name] = scorer
         return self.loaded[name]
+
+
+def _free_memory() -> None:
+    """Let go of the networks of an earlier pass: they often hang in cycles of references, which end only here."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()  # does nothing without CUDA
 
 
 def load_scorer(name: str, settings: Mapping[str, Any], launch: Launch) -> scorers.Scorer:

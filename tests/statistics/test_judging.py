@@ -1,4 +1,4 @@
-"""The table of the judge stage."""
+"""The table that judging prints."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from aifeedback.pairing import Entry, Rules, pair
 from aifeedback.statistics.judging import count_scored, judging_table
 
 ENTRIES = [
-    Entry("p", "a cat", 0, "x", {"one": 1.0}, label=0.0),
-    Entry("p", "a cat", 1, "y", {"one": 4.0}, label=1.0),
+    Entry("p", "a cat", 0, "x", {"one": 1.0}),
+    Entry("p", "a cat", 1, "y", {"one": 4.0}),
     Entry("p", "a cat", 2, "z", {"one": None}, {"one": "no image"}),
 ]
 
@@ -28,10 +28,10 @@ def test_counts_and_margins_in_the_scorers_unit() -> None:
     assert "margin (unit of one[weights]) min 3, 25 % 3, median 3, 75 % 3, max 3" in found
 
 
-def test_given_labels_have_their_own_unit_whatever_the_aggregate() -> None:
-    found = lines("given", "z_mean", [])
-    assert "judged by given label" in found
-    assert "margin (unit of given label) min 1, 25 % 1, median 1, 75 % 1, max 1" in found
+def test_an_aggregate_has_a_unit_of_its_own() -> None:
+    found = lines("judged", "win_fraction", ["one[weights]"])
+    assert "margin (win fraction) min 1, 25 % 1, median 1, 75 % 1, max 1" in found
+    assert any(line.startswith("margin (pooled deviations)") for line in lines("judged", "z_mean", ["one[weights]"]))
 
 
 def test_shuffled_labels_are_told() -> None:

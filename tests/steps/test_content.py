@@ -15,6 +15,7 @@ import pytest
 from aifeedback.store.claims import Claims
 from PIL import Image
 
+from aifeedback.artifacts.run_dir import RunDir
 from aifeedback.steps import content
 from aifeedback.zoo import scenes
 from tests.pictures import GOOD, WRONG, aifb, picture, rows
@@ -93,9 +94,8 @@ def test_scores_are_kept_by_content_and_scorer(prompts: Path, capsys: pytest.Cap
 
 
 def test_two_calls_for_one_output_do_not_mix(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("scores.parquet.parts").mkdir()
-    with Claims(Path("scores.parquet.parts")).claim("scores") as mine:
-        assert mine
+    with RunDir.open(Path("scores.parquet.parts")).storage.claim("scores") as is_mine:
+        assert is_mine
         aifb("score", "pictures", "--prompts", "p.txt", "--scorer", "jpeg_size", code=1)
     assert f"process {os.getpid()}" in capsys.readouterr().err
     aifb("score", "pictures", "--prompts", "p.txt", "--scorer", "jpeg_size")

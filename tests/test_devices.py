@@ -1,14 +1,18 @@
-"""The launch's device."""
+"""The launch's device, and who loads what on it."""
 
 from __future__ import annotations
 
-import pytest
-from aifeedback.stages import _panel
-from aifeedback.stages._family import load_family, pick_device
+import sys
+from pathlib import Path
+from typing import Any
 
-from aifeedback import recipe_io
+import pytest
+
 from aifeedback.errors import UsageError
-from aifeedback.launch import Launch
+from aifeedback.launch import Launch, pick_device
+from aifeedback.models import load_family
+from aifeedback.recipe import Model
+from aifeedback.steps.score import load_scorer
 
 
 def test_a_device_that_is_not_there_is_a_usage_error() -> None:
@@ -32,15 +36,21 @@ def test_each_process_takes_a_gpu_of_its_own(four_gpus: None, monkeypatch: pytes
     assert pick_device("auto") == "cuda", "accelerate chooses by rank"
 
 
-def test_workers_load_models_and_scorers_on_it(four_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    found: list[str] = []
+OWN = """
+def family(weights, *, device, **how):
+    return device
 
-    def load(*_: object, device: str, **__: object) -> object:
-        found.append(device)
-        return object()
+def scorer(*, device):
+    return device
+"""
 
-    monkeypatch.setattr("aifeedback.plugins.load", lambda *_: load)
-    recipe = recipe_io.load("shapes/dspo")
-    load_family(recipe, Launch(worker=3, workers=8))
-    _panel.load_scorer(recipe, Launch(worker=6, workers=8), "clip")
-    assert found == ["cuda:3", "cuda:2"]
+
+def test_workers_load_models_and_scorers_on_it(
+    four_gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_devices.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_devices", raising=False)
+    family: Any = load_family(Model(family="own_devices:family"), Launch(worker=3, workers=8, allow_code=True))
+    scorer: Any = load_scorer("own_devices:scorer", {}, Launch(worker=6, workers=8, allow_code=True))
+    assert (family, scorer) == ("cuda:3", "cuda:2")
