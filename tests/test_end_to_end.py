@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from aifeedback import pipeline, recipe_io
@@ -248,13 +249,13 @@ def test_plain_diffusers_gives_the_images_of_eval(
     rows = _rows(images)
     plain = _plain_images(tiny_pipeline, train / "model", method, rows)
     assert len(rows) == 8
-    for row, image in zip(rows, plain, strict=True):
-        assert _pixels(row["image"]) == image.tobytes(), row["prompt"]
+    for row, image in zip(rows, plain, strict=True):  # another memory layout of the weights: the last bit may differ
+        assert _apart(_pixels(row["image"]), np.asarray(image)) <= 1, row["prompt"]
     base = next(
         p.parent for p in (run / "eval_images").glob("*/stage.json") if json.loads(p.read_text())["train"] is None
     )
-    changed = [_pixels(a["image"]) != _pixels(b["image"]) for a, b in zip(rows, _rows(base), strict=True)]
-    assert any(changed), "training changed no image: this test would show nothing"
+    changes = [_apart(_pixels(a["image"]), _pixels(b["image"])) for a, b in zip(rows, _rows(base), strict=True)]
+    assert min(changes) > 4, "training hardly changed an image: this test would show nothing"
     assert [r["seed"] for r in rows] == [r["seed"] for r in _rows(base)]
 
 
@@ -264,10 +265,15 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     return [row for path in sorted(folder.glob("shard-*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
-def _pixels(data: bytes) -> bytes:
+def _pixels(data: bytes) -> Any:
     from PIL import Image
 
-    return Image.open(io.BytesIO(data)).convert("RGB").tobytes()
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def _apart(one: Any, other: Any) -> int:
+    """The largest difference of two images, of 255."""
+    return int(abs(one.astype(int) - other.astype(int)).max())
 
 
 def _plain_images(weights: Path, model: Path, method: str, rows: list[dict[str, Any]]) -> list[Any]:
