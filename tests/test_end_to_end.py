@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from aifeedback import recipe_io
@@ -240,10 +241,10 @@ def test_plain_diffusers_gives_the_images_of_eval(
     rows, base = _rows(images[training.name]), _rows(images[None])
     plain = _plain_images(tiny_pipeline, training / "model", method, rows)
     assert len(rows) == 8
-    for row, image in zip(rows, plain, strict=True):
-        assert _pixels(row["image"]) == image.tobytes(), row["prompt"]
-    changed = [_pixels(a["image"]) != _pixels(b["image"]) for a, b in zip(rows, base, strict=True)]
-    assert any(changed), "training changed no image: this test would show nothing"
+    for row, image in zip(rows, plain, strict=True):  # another memory layout of the weights: the last bit may differ
+        assert _apart(_pixels(row["image"]), np.asarray(image)) <= 1, row["prompt"]
+    changes = [_apart(_pixels(a["image"]), _pixels(b["image"])) for a, b in zip(rows, base, strict=True)]
+    assert min(changes) > 4, "training hardly changed an image: this test would show nothing"
     assert [r["seed"] for r in rows] == [r["seed"] for r in base]
 
 
@@ -253,10 +254,15 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     return [row for path in sorted(folder.glob("shard-*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
-def _pixels(data: bytes) -> bytes:
+def _pixels(data: bytes) -> Any:
     from PIL import Image
 
-    return Image.open(io.BytesIO(data)).convert("RGB").tobytes()
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def _apart(one: Any, other: Any) -> int:
+    """The largest difference of two images, of 255."""
+    return int(abs(one.astype(int) - other.astype(int)).max())
 
 
 def _plain_images(weights: Path, model: Path, method: str, rows: list[dict[str, Any]]) -> list[Any]:

@@ -127,7 +127,9 @@ def test_dropped_candidates_are_counted_by_reason() -> None:
 def test_labels_of_people_are_scores_like_any_other() -> None:
     def row(prompt: str, labels: list[float | None]) -> list[Entry]:
         return [
-            Entry(prompt, prompt, i, f"{prompt}{i}", {"human": label}, {} if label is not None else {"human": "no label"})
+            Entry(
+                prompt, prompt, i, f"{prompt}{i}", {"human": label}, {} if label is not None else {"human": "no label"}
+            )
             for i, label in enumerate(labels)
         ]
 

@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from aifeedback.store.claims import Claims
 from PIL import Image
 
 from aifeedback.artifacts.run_dir import RunDir

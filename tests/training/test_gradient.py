@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}  # docs/training.md
 WITH_STATISTIC = "tests.training.tiny:times_the_distance"
 CASES = [(objective, method, dtype) for dtype in TOLERANCE for objective, method in (
-    (WITH_STATISTIC, "full"), ("dpo", "full"), ("dpo", "lora"))]  # fmt: skip
+    (WITH_STATISTIC, "full"), ("dpo", "lora"))]  # fmt: skip
 """With LoRA the reference is the trained module with its adapters off, with full fine-tuning a frozen copy."""
 COUNTS = (5, 1)
 """Sizes of the global batch: two processes share the first unequally, and of the second one of them gets nothing."""
@@ -75,7 +75,11 @@ def test_two_processes_accumulate_the_gradient_of_one(tiny_pipeline: Path, tmp_p
     started = [
         subprocess.Popen(program, cwd=ROOT, env={**shared, "RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")
     ]
-    assert [process.wait(300) for process in started] == [0, 0]
+    try:
+        assert [process.wait(240) for process in started] == [0, 0]
+    finally:
+        for process in started:
+            process.kill()  # the one that waits for another that failed
     measured = torch.load(tmp_path / "two" / "measured.pt")
     for case in CASES:
         loop = open_loop(tiny_pipeline, tmp_path / "one", case, 5)
@@ -97,6 +101,8 @@ def main(pipeline: Path, folder: Path) -> None:
             measured[case, count] = tuple(accelerator.gather(part[None]) for part in measure(loop, count))
     if accelerator.is_main_process:
         torch.save(measured, folder / "measured.pt")
+    # without a pause torch can hang: it deletes the DDP model while gloo's thread waits to free a gathered tensor
+    accelerator.wait_for_everyone()
     accelerator.end_training()
 
 
