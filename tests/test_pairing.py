@@ -126,12 +126,8 @@ def test_dropped_candidates_are_counted_by_reason() -> None:
 
 def test_labels_of_people_are_scores_like_any_other() -> None:
     def row(prompt: str, labels: list[float | None]) -> list[Entry]:
-        return [
-            Entry(
-                prompt, prompt, i, f"{prompt}{i}", {"human": label}, {} if label is not None else {"human": "no label"}
-            )
-            for i, label in enumerate(labels)
-        ]
+        reasons = [{} if label is not None else {"human": "no label"} for label in labels]
+        return [Entry(prompt, prompt, i, f"{prompt}{i}", {"human": labels[i]}, reasons[i]) for i in range(len(labels))]
 
     made = pair(row("p", [0.0, 1.0]) + row("q", [0.5, 0.5]) + row("r", [None, 1.0]), Rules())
     assert sets(made) == [((1, 0), 1.0)]

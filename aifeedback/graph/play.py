@@ -143,14 +143,17 @@ class Player:
         return nodes[0].make({node.name: self.folder(node.name) for node in nodes}, inputs)
 
     def _make_shards(self, nodes: Sequence[Node], folders: Sequence[Folder], step: ShardStep) -> Summary:
+        shards, everything = step.shards(), step.everything()
         if rank():  # of the processes that torchrun started, the first alone writes
-            while not all(folder.is_complete() for folder in folders):
+            will_be_complete = everything is not None and set(everything) <= set(shards)  # not with a `--limit`
+            while not all(
+                folder.is_complete() if will_be_complete else set(shards) <= set(folder.numbers()) for folder in folders
+            ):
                 time.sleep(_WAIT_SECONDS)
         else:
             for node, folder in zip(nodes, folders, strict=True):
                 folder.begin(self.artifact(node.name).about)
-            self.executor.shards(step, step.shards(), self.launch, self._tally)
-        everything = step.everything()
+            self.executor.shards(step, shards, self.launch, self._tally)
         for output, folder in step.outputs.items():
             summary = step.summary(output)
             if everything is not None and set(everything) <= set(folder.numbers()) and not rank():
