@@ -27,7 +27,7 @@ from aifeedback.data import prompts
 from aifeedback.models.sd import load
 from aifeedback.recipe import Generate
 from aifeedback.records import Candidate
-from aifeedback.sampling import Request, encode_image, noise_of, requests_of, sample_candidates
+from aifeedback.steps._sampling import Request, encode_image, noise_of, requests_of, sample_candidates
 
 TARGETS = {"shapes": 2.0, "unet35m": 1.3}
 

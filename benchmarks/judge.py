@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from aifeedback.data.images import open_image
 from aifeedback.records import Candidate
 from aifeedback.scorers import Scorer
-from aifeedback.scoring import score_candidates
+from aifeedback.steps._scoring import score_candidates
 
 TARGET = {"cpu": (1.5, 0.0), "cuda": (5.0, 0.45)}  # times the official loop without its reload; share of the floor
 TOLERANCE = {"float32": 1e-4, "float16": 5e-2, "bfloat16": 3e-1}  # of the scores' spread: see judge_precision.py

@@ -15,7 +15,8 @@ from PIL import Image
 
 from aifeedback.libraries import quiet
 from aifeedback.records import Candidate, Prompt
-from aifeedback.scorers import Scorer, _blip, hpsv2, imagereward, pickscore
+from aifeedback.scorers import Scorer, hpsv2, imagereward, pickscore
+from aifeedback.scorers.networks import blip as _blip
 from aifeedback.zoo import scenes, vocabulary
 
 NAMES = ("pickscore", "hpsv2", "imagereward")

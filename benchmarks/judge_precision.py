@@ -24,7 +24,7 @@ import torch
 
 from aifeedback.records import Candidate
 from aifeedback.scorers import Scorer, pickscore
-from aifeedback.scoring import score_candidates
+from aifeedback.steps._scoring import score_candidates
 from aifeedback.zoo import scenes
 
 

@@ -130,8 +130,8 @@ def _sources_and_judges(options: dict[str, Any], keys: Sequence[str]) -> tuple[l
 
 def _judge(source: Source, judges: Judges, out: Path) -> Judged:
     from aifeedback.report import tables
-    from aifeedback.scoring import MICRO_BATCH
     from aifeedback.steps import content
+    from aifeedback.steps._scoring import MICRO_BATCH
 
     kinds = {bool(identity.get("compares")) for identity in judges.identities.values()}  # asked one after the other
     with (

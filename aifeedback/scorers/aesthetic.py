@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 from aifeedback.data import cache_home
 from aifeedback.data.weights import local_file, weights_identity
 from aifeedback.errors import WeightsError
-from aifeedback.scorers import Unscored, _checkpoint, _clip, identity_of, say_unpublished
-from aifeedback.scorers._backbone import Backbone
+from aifeedback.scorers import Unscored, identity_of, say_unpublished
+from aifeedback.scorers.networks import checkpoint as _checkpoint
+from aifeedback.scorers.networks import clip as _clip
+from aifeedback.scorers.networks.backbone import Backbone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from aifeedback.scorers import _clip
-from aifeedback.scorers._backbone import Reading
+from aifeedback.scorers.networks import clip as _clip
+from aifeedback.scorers.networks.backbone import Reading
 
 ALIASES = {"clip-h": {"model": "ViT-H/14"}}
 TAU = 0.01  # CLIP's own temperature

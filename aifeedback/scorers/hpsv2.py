@@ -20,8 +20,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from aifeedback.scorers import _clip
-from aifeedback.scorers._backbone import Reading
+from aifeedback.scorers.networks import clip as _clip
+from aifeedback.scorers.networks.backbone import Reading
 
 ALIASES = {"hpsv2.1": {"version": "2.1"}, "hpsv2.0": {"version": "2.0"}}
 TAU = 0.01  # the temperature it was tuned with

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aifeedback.scorers import Unscored, identity_of
-from aifeedback.scorers._address import check_key_env, check_patience, check_url
-from aifeedback.scorers._endpoint import Endpoint, Failed
-from aifeedback.scorers._picture import Picture, picture
+from aifeedback.scorers.asking.address import check_key_env, check_patience, check_url
+from aifeedback.scorers.asking.endpoint import Endpoint, Failed
+from aifeedback.scorers.asking.picture import Picture, picture
 
 if TYPE_CHECKING:
     from PIL import Image

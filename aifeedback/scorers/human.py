@@ -22,9 +22,17 @@ def load(*, device: str) -> Human:
 
 
 class Human:
-    """See `aifeedback.scorers`: of the protocol's parts it has `of_rows` alone."""
+    """See `aifeedback.scorers`; in the place of `prepare`, `embed` and `score` it has `of_rows`."""
 
     name = "human"
+    weights = prompt_limit = backbone = None
+    scale = "label: 1 better, 0 worse, 0.5 a tie"
+    tau = 1.0
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What determines its numbers."""
+        return {"name": self.name, "settings": {}, **identity()}
 
     def of_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[Score]:
         """Scores of candidates.

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from aifeedback.data.weights import local_file, local_folder, weights_identity
 from aifeedback.errors import WeightsError
-from aifeedback.scorers import Unscored, _blip, _checkpoint, identity_of, say_unpublished
+from aifeedback.scorers import Unscored, identity_of, say_unpublished
+from aifeedback.scorers.networks import blip as _blip
+from aifeedback.scorers.networks import checkpoint as _checkpoint
 
 if TYPE_CHECKING:
     from PIL import Image

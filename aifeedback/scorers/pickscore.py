@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aifeedback.scorers import _clip
+from aifeedback.scorers.networks import clip as _clip
 
 TAU = 1.0
 PUBLISHED = _clip.Published(

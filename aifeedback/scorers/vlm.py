@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from aifeedback.data.weights import weights_identity
-from aifeedback.scorers import Unscored, _comparisons, _question, identity_of
-from aifeedback.scorers._address import check_key_env, check_patience, check_url
-from aifeedback.scorers._answers import Answers, default_folder
-from aifeedback.scorers._chat import Chat
-from aifeedback.scorers._endpoint import Endpoint
-from aifeedback.scorers._picture import Picture, picture
-from aifeedback.scorers._question import Answer, Question
+from aifeedback.scorers import Unscored, identity_of
+from aifeedback.scorers.asking import comparisons as _comparisons
+from aifeedback.scorers.asking import question as _question
+from aifeedback.scorers.asking.address import check_key_env, check_patience, check_url
+from aifeedback.scorers.asking.answers import Answers, default_folder
+from aifeedback.scorers.asking.chat import Chat
+from aifeedback.scorers.asking.endpoint import Endpoint
+from aifeedback.scorers.asking.picture import Picture, picture
+from aifeedback.scorers.asking.question import Answer, Question
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -187,7 +189,7 @@ def load(
 def _model(given: dict[str, Any], device: str, offline: bool, allow_code: bool) -> Model:
     """What answers: the server at `url`, else the model in `weights`."""
     if given["url"] is None:
-        from aifeedback.scorers._local import LocalJudge
+        from aifeedback.scorers.asking.local import LocalJudge
 
         return LocalJudge("vlm", given["weights"], given["revision"], given["dtype"], device, offline, allow_code)
     address = f"{given['url'].rstrip('/')}/chat/completions"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from aifeedback.data.weights import weights_identity
 from aifeedback.scorers import Unscored, identity_of
-from aifeedback.scorers._local import LocalModel, load_model
-from aifeedback.scorers._picture import Picture, picture
+from aifeedback.scorers.asking.local import LocalModel, load_model
+from aifeedback.scorers.asking.picture import Picture, picture
 
 if TYPE_CHECKING:
     from PIL import Image

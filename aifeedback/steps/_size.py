@@ -20,7 +20,7 @@ def image_size(width: int | None, height: int | None, family: Family) -> tuple[i
 
 def micro_batch(launch: Launch, size: tuple[int, int], cost: int = 1) -> int:
     """Images, or preference sets of a `cost`, in one pass: the launch's, else by size of image and kind of device."""
-    from aifeedback.sampling import default_micro_batch
+    from aifeedback.steps._sampling import default_micro_batch
 
     if launch.micro_batch is not None:
         return launch.micro_batch

@@ -95,7 +95,7 @@ class GenerateStep(_CandidatesStep):
 
     def open(self, launch: Launch) -> Work:
         """Load the model."""
-        from aifeedback import sampling
+        from aifeedback.steps import _sampling as sampling
 
         family: Family = load_family(self.model, launch)
         if self.trained:

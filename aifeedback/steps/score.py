@@ -34,7 +34,7 @@ class Panel:
 
     def score(self, names: Sequence[str], images: list[Candidate], advance: Advance) -> dict[str, list[Score]]:
         """Scores of candidates, in their order, by the scorers named."""
-        from aifeedback import scoring
+        from aifeedback.steps import _scoring as scoring
 
         panel = [self._scorer(name) for name in names]
         prompts = list(dict.fromkeys(image.prompt for image in images))

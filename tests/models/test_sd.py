@@ -13,7 +13,7 @@ import torch
 from aifeedback.errors import UsageError, WeightsError
 from aifeedback.models import Family, Sampling
 from aifeedback.models.sd import LORA_FILE, load
-from aifeedback.sampling import noise_of
+from aifeedback.steps._sampling import noise_of
 
 PROMPT = "a red circle left of a blue star"
 

@@ -2,7 +2,7 @@
 
     python -m tests.scorers.make_clip_fixture
 
-Independent of `aifeedback.scorers._clip`: pixels in NumPy, every prompt padded to the full context, CLIPModel's own
+Independent of `scorers.networks.clip`: pixels in NumPy, every prompt padded to the full context, CLIPModel's own
 forward (which normalises and scales by itself), float64.
 """
 

@@ -2,7 +2,7 @@
 
     python -m tests.scorers.make_imagereward_fixture
 
-Independent of `aifeedback.scorers._blip` and of transformers: functional torch on the official names, float64, every
+Independent of `scorers.networks.blip` and of transformers: functional torch on the official names, float64, every
 prompt split at its spaces and padded to 35 with a mask, the head layer by layer. The weights are functions of their
 names; those of the ViT are a hundred times smaller than usual, so that its layer norms see variances of about 1e-4
 and an eps of 1e-5 in place of 1e-6 shows.

@@ -13,8 +13,9 @@ import torch
 from aifeedback import scorers
 from aifeedback.errors import WeightsError
 from aifeedback.records import Candidate
-from aifeedback.scorers import _backbone, aesthetic, clip
-from aifeedback.scoring import score_candidates
+from aifeedback.scorers import aesthetic, clip
+from aifeedback.scorers.networks import backbone as _backbone
+from aifeedback.steps._scoring import score_candidates
 from tests.scorers import make_aesthetic_fixture, make_clip_fixture
 
 EXPECTED = json.loads(make_aesthetic_fixture.FILE.read_text())["scores"]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from aifeedback import plugins
 from aifeedback.records import Candidate
-from aifeedback.scoring import score_candidates
+from aifeedback.steps._scoring import score_candidates
 from tests.scorers.test_contract import scorer  # noqa: F401
 
 PROMPT = "a red circle on a white background"

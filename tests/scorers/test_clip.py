@@ -11,7 +11,8 @@ from PIL import Image
 
 from aifeedback import plugins, scorers
 from aifeedback.errors import WeightsError
-from aifeedback.scorers import _backbone, clip, pickscore
+from aifeedback.scorers import clip, pickscore
+from aifeedback.scorers.networks import backbone as _backbone
 from tests.scorers import make_clip_fixture
 
 EXPECTED = json.loads(make_clip_fixture.FILE.read_text())

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from aifeedback.scorers import _compiled, clip, pickscore
+from aifeedback.scorers import clip, pickscore
+from aifeedback.scorers.networks import compiled as _compiled
 from tests.scorers import make_clip_fixture
 from tests.scorers.test_contract import scorer  # noqa: F401
 

@@ -12,9 +12,11 @@ import yaml
 from PIL import Image
 
 from aifeedback import plugins, scorers
+from aifeedback.records import Score
 from aifeedback.zoo import scenes
 
 NAMES = plugins.names("scorers")
+STORED = [name for name in NAMES if plugins.is_stored(name)]
 PROMPT = "a red circle left of a blue square on a white background"
 OTHER = "a green star on a gray background"
 
@@ -28,7 +30,7 @@ def pictures() -> list[Image.Image]:
     return [*drawn, Image.new("L", (90, 40), 30), Image.new("RGBA", (31, 64), (9, 200, 30, 128))]
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=[name for name in NAMES if name not in STORED])
 def scorer(request: pytest.FixtureRequest, small_clip: str) -> Any:
     """Made with the fixture `<name>_settings` where there is one, else with a small CLIP where it takes weights."""
     try:
@@ -52,6 +54,18 @@ def test_declares_itself(scorer: Any) -> None:
     assert json.loads(json.dumps(scorer.identity)) == scorer.identity
     assert scorer.identity["tau"] == scorer.tau
     assert scorers.shown(scorer).startswith(scorer.name)
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_a_stored_scorer_declares_itself_and_takes_rows(name: str) -> None:
+    stored = plugins.load("scorers", name)(device="cpu")
+    assert stored.name == name and stored.scale and stored.tau > 0
+    assert stored.identity == scorers.identity_of(name, {})
+    row = {"prompt_id": "p", "index": 1, "image_digest": "d", "label": 0.5, "rejected": None}
+    rows = [row, {**row, "label": None}, {**row, "rejected": "black"}]
+    assert stored.of_rows(rows) == [
+        Score("p", 1, 0.5, None, "d"), Score("p", 1, None, "no label", "d"), Score("p", 1, None, "rejected: black", "d")
+    ]  # fmt: skip
 
 
 def test_one_finite_value_per_image(scorer: Any) -> None:

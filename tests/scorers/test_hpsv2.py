@@ -11,7 +11,9 @@ from PIL import Image
 
 from aifeedback import plugins, scorers
 from aifeedback.errors import WeightsError
-from aifeedback.scorers import _backbone, _pixels, hpsv2
+from aifeedback.scorers import hpsv2
+from aifeedback.scorers.networks import backbone as _backbone
+from aifeedback.scorers.networks import pixels as _pixels
 from tests.scorers import make_clip_fixture, make_hpsv2_fixture
 
 EXPECTED = json.loads(make_hpsv2_fixture.FILE.read_text())

@@ -18,7 +18,8 @@ from PIL import Image
 
 from aifeedback import scorers
 from aifeedback.errors import EndpointError, UsageError
-from aifeedback.scorers import Unscored, _address, http
+from aifeedback.scorers import Unscored, http
+from aifeedback.scorers.asking import address as _address
 from tests.scorers.serving import Reply, serving
 
 SERVER = Path(__file__).parents[2] / "docs" / "examples" / "score_server.py"

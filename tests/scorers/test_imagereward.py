@@ -20,8 +20,10 @@ from safetensors.torch import save_file
 from aifeedback import scorers
 from aifeedback.errors import WeightsError
 from aifeedback.records import Candidate
-from aifeedback.scorers import _blip, _checkpoint, imagereward
-from aifeedback.scoring import score_candidates
+from aifeedback.scorers import imagereward
+from aifeedback.scorers.networks import blip as _blip
+from aifeedback.scorers.networks import checkpoint as _checkpoint
+from aifeedback.steps._scoring import score_candidates
 from tests.scorers import make_imagereward_fixture as fixture
 
 EXPECTED = torch.tensor(json.loads(fixture.FILE.read_text())["scores_prompt_by_image"])

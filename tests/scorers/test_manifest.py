@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aifeedback.errors import WeightsError
-from aifeedback.scorers import _open_clip
+from aifeedback.scorers.networks import open_clip as _open_clip
 
 H14 = {"vision": 1280, "vision_layers": 32, "text": 1024, "text_layers": 24, "joint": 1024}
 L14 = {"vision": 1024, "vision_layers": 24, "text": 768, "text_layers": 12, "joint": 768}

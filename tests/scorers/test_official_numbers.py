@@ -16,7 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
-from aifeedback.scorers import _backbone, _open_clip, aesthetic
+from aifeedback.scorers import aesthetic
+from aifeedback.scorers.networks import backbone as _backbone
+from aifeedback.scorers.networks import open_clip as _open_clip
 
 FOLDER = Path(__file__).parents[3] / "shared" / "fixtures"
 VOCABULARY = os.environ.get("AIFB_CLIP_VOCABULARY")

@@ -15,10 +15,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from aifeedback import scorers, scoring
+from aifeedback import scorers
 from aifeedback.errors import EndpointError, StoreError, UsageError, WeightsError
 from aifeedback.records import Candidate
-from aifeedback.scorers import Unscored, _answers, _question, vlm
+from aifeedback.scorers import Unscored, vlm
+from aifeedback.scorers.asking import answers as _answers
+from aifeedback.scorers.asking import question as _question
+from aifeedback.steps import _scoring as scoring
 from tests.scorers import tiny_vlm
 from tests.scorers.serving import Reply, Served, serving
 
@@ -402,7 +405,7 @@ def test_what_leaves_the_machine_is_said_before(caplog: pytest.LogCaptureFixture
 def test_a_local_model_is_asked_alike(tmp_path: Path) -> None:
     import torch
 
-    from aifeedback.scorers import _local
+    from aifeedback.scorers.asking import local as _local
 
     folder = str(tiny_vlm.save(tmp_path))
     made = vlm.load(device="cpu", weights=folder, dtype="float32", high=4)

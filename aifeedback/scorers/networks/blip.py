@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from aifeedback.errors import WeightsError
 from aifeedback.libraries import quiet
-from aifeedback.scorers import _checkpoint, _pixels
-from aifeedback.scorers._compiled import OneSize
+from aifeedback.scorers.networks import checkpoint as _checkpoint
+from aifeedback.scorers.networks import pixels as _pixels
+from aifeedback.scorers.networks.compiled import OneSize
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 from urllib import error, parse, request
 
 from aifeedback.errors import EndpointError, UsageError
-from aifeedback.scorers._address import is_loopback, key_of, without_key
-from aifeedback.scorers._picture import Picture
+from aifeedback.scorers.asking.address import is_loopback, key_of, without_key
+from aifeedback.scorers.asking.picture import Picture
 
 MAX_BYTES = 8 << 20
 """Largest answer that is read."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from aifeedback.artifacts.files import atomic_write, store_error
 from aifeedback.errors import StoreError
-from aifeedback.scorers._question import Answer, Question
+from aifeedback.scorers.asking.question import Answer, Question
 
 
 def default_folder() -> Path:

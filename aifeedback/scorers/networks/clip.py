@@ -10,8 +10,10 @@ from weakref import WeakValueDictionary
 from aifeedback.data.weights import BUILTIN, local_file, local_folder, weights_identity
 from aifeedback.errors import WeightsError
 from aifeedback.libraries import quiet
-from aifeedback.scorers import Unscored, _checkpoint, _open_clip, identity_of, say_unpublished
-from aifeedback.scorers._backbone import Backbone, Reading
+from aifeedback.scorers import Unscored, identity_of, say_unpublished
+from aifeedback.scorers.networks import checkpoint as _checkpoint
+from aifeedback.scorers.networks import open_clip as _open_clip
+from aifeedback.scorers.networks.backbone import Backbone, Reading
 from aifeedback.seeds import digest
 
 if TYPE_CHECKING:

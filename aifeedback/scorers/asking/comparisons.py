@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aifeedback.scorers import Unscored
-from aifeedback.scorers._picture import Picture
+from aifeedback.scorers.asking.picture import Picture
 
 Read = dict[tuple[str, Picture, Picture], "str | Unscored"]
 """Prompt and pictures A and B to the letter chosen."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from aifeedback.scorers import Unscored
-from aifeedback.scorers._endpoint import Endpoint, Failed
-from aifeedback.scorers._picture import Picture
-from aifeedback.scorers._question import Answer, Question
+from aifeedback.scorers.asking.endpoint import Endpoint, Failed
+from aifeedback.scorers.asking.picture import Picture
+from aifeedback.scorers.asking.question import Answer, Question
 
 TOP = 20
 """Alternatives asked for per token; the most that the protocol allows."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aifeedback.scorers import Unscored
-from aifeedback.scorers._picture import Picture
+from aifeedback.scorers.asking.picture import Picture
 
 VERSION = 1  # raise it when the wording or the reading changes
 RUBRIC = (

@@ -17,8 +17,8 @@ from aifeedback.data.weights import local_folder, weights_identity
 from aifeedback.errors import WeightsError
 from aifeedback.libraries import quiet
 from aifeedback.scorers import Unscored
-from aifeedback.scorers._picture import Picture
-from aifeedback.scorers._question import Answer, Question
+from aifeedback.scorers.asking.picture import Picture
+from aifeedback.scorers.asking.question import Answer, Question
 
 if TYPE_CHECKING:
     from torch import Tensor

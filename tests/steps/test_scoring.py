@@ -10,7 +10,7 @@ from PIL import Image
 from aifeedback.errors import MissingDependency, UsageError
 from aifeedback.records import Candidate
 from aifeedback.scorers import Unscored
-from aifeedback.scoring import score_candidates
+from aifeedback.steps._scoring import score_candidates
 
 
 @dataclass

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aifeedback.scorers import _pixels
-from aifeedback.scorers._compiled import OneSize
+from aifeedback.scorers.networks import pixels as _pixels
+from aifeedback.scorers.networks.compiled import OneSize
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -14,7 +14,7 @@ from aifeedback.models import Family, Text
 from aifeedback.models.sd import load
 from aifeedback.recipe import Generate
 from aifeedback.records import Candidate, Prompt
-from aifeedback.sampling import rejection, requests_of, sample_candidates
+from aifeedback.steps._sampling import rejection, requests_of, sample_candidates
 
 PROMPTS = [Prompt("a red circle"), Prompt("a photo of a green square " * 400)]
 HOW = Generate(steps=2, guidance=3.0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aifeedback.errors import WeightsError
 from aifeedback.libraries import quiet
-from aifeedback.scorers import _checkpoint
+from aifeedback.scorers.networks import checkpoint as _checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,0 +1,1 @@
+"""Networks and checkpoints that several scorers share."""
