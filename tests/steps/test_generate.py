@@ -100,7 +100,7 @@ class Interrupted(Local):
     """Ctrl-C in the middle of the second shard."""
 
     def shards(self, step: ShardStep, numbers: Sequence[int], launch: Launch, tally: Tally) -> None:
-        super().shards(_Interrupted(step), numbers, launch, tally)  # type: ignore[arg-type]
+        super().shards(_Interrupted(step), numbers, launch, tally)
 
 
 class _Interrupted:

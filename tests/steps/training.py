@@ -17,10 +17,10 @@ TEXTS = [f"a red circle number {n}" for n in range(6)]
 LAUNCH = Launch(device="cpu", offline=True)
 
 
-def recipe_of(tmp_path: Path, pipeline: Path | str, texts: list[str] = TEXTS, **training: Any) -> Recipe:
+def recipe_of(tmp_path: Path, pipeline: Path | str, **training: Any) -> Recipe:
     """Six prompts of which the first is an evaluation prompt too; a training of two steps."""
-    (tmp_path / "prompts.txt").write_text("\n".join(texts))
-    (tmp_path / "held-out.txt").write_text(f"  {texts[0]}\na blue star\n")
+    (tmp_path / "prompts.txt").write_text("\n".join(TEXTS))
+    (tmp_path / "held-out.txt").write_text(f"  {TEXTS[0]}\na blue star\n")
     section = {"steps": 2, "global_batch": 3, "validation": {"fraction": 0.2, "draws": 1}, **training}
     return Recipe.model_validate({
         "name": "tiny",
@@ -39,8 +39,6 @@ def judged(
     sets: int | None = None,
     whole: bool = True,
     rejected: dict[str, int] | None = None,
-    texts: list[str] = TEXTS,
-    launch: Launch = LAUNCH,
 ) -> RunDir:
     """A run directory as generate and judge would leave it.
 
@@ -49,10 +47,8 @@ def judged(
         sets: preference sets; None: one of each prompt.
         whole: False: generate is not done.
         rejected: what the marker of the pairs says was dropped.
-        texts: of the recipe.
-        launch: how the graph is built.
     """
-    player, prompts = runs.player(recipe, run, ["encode"], launch), [prompt_of(text) for text in texts]
+    player, prompts = runs.player(recipe, run, ["encode"], LAUNCH), [prompt_of(text) for text in TEXTS]
     rows = [
         Candidate(p.id, p.text, k, k, runs.noisy_png(90, 2 * n + k, 16), 16, 16, "tiny")
         for n, p in enumerate(prompts)
