@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aifeedback import plugins
 from aifeedback.data.prompts import PromptList
@@ -40,7 +40,7 @@ def derived(recipe: Recipe, launch: Launch, trains: bool = True) -> list[tuple[s
     rows.append(("judge", _judging(recipe, sets)))
     rows.append(("train", _training(recipe, sets)))
     rows.append(("eval", _evaluation(recipe, evaluated)))
-    estimate = _of_family(recipe, "estimate")
+    estimate = plugins.hook("models", recipe.model.family, "estimate")  # None of a user's own family, as below
     model = None if estimate is None else estimate(recipe.model.weights)
     rows.append(("disk", _disk(recipe, count, evaluated, model)))
     rows.append(("memory", _memory(recipe, model)))
@@ -65,15 +65,10 @@ def _sampling(recipe: Recipe, count: int | None) -> list[tuple[str, str]]:
     how = (
         f"{generate.candidates} per prompt, {generate.steps} {generate.scheduler} steps, guidance {generate.guidance:g}"
     )
-    if guided := _of_family(recipe, "guided"):
+    if guided := plugins.hook("models", recipe.model.family, "guided"):
         calls = generate.steps * (2 if guided(generate.guidance) else 1)
         how += f": {calls} passes of the denoiser each"
     return [("candidates", f"{_shown(total, recipe.prompts)} ({how})")]
-
-
-def _of_family(recipe: Recipe, what: str) -> Any:
-    """A function of the model family that tells of weights before they are loaded; None of a user's own family."""
-    return plugins.hook("models", recipe.model.family, what)
 
 
 def _evaluation(recipe: Recipe, count: int | None) -> str:

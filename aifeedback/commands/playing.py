@@ -54,7 +54,7 @@ def run_recipe(
         report = player.play(verb)
         if not rank():
             history.note(recipe, run_dir, VERBS, report)
-        if verb == "eval":
+        if verb == "eval" and not rank():
             page = write_page(player, recipe.eval.gallery)
             report = dataclasses.replace(report, lines=(*report.lines, f"report: {page}"))
         reports.append(report)

@@ -149,13 +149,16 @@ class Family(Conditioner, Latents, Denoiser, Weights, Protocol):
 
     identity: str
     """What it is, without a path: `builtin:shapes@<digest>`, `owner/name@<commit>`."""
-    process: Process
     default_size: tuple[int, int]
     """(width, height) in pixels."""
 
     @property
     def denoiser(self) -> nn.Module:
         """The network."""
+
+    @property
+    def process(self) -> Process:
+        """Its noise process, known whatever was loaded."""
 
     def make_scheduler(self, name: str) -> Any:
         """A fresh diffusers scheduler with the model's own settings."""

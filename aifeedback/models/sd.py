@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,11 +32,7 @@ PIPELINE = "StableDiffusionPipeline"
 LORA_FILE = "pytorch_lora_weights.safetensors"
 LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 SIZE_MULTIPLE = 8  # the pipeline refuses other widths and heights
-_COMPONENTS: dict[Part, tuple[str, ...]] = {
-    "text": ("text_encoder", "tokenizer"),
-    "vae": ("vae",),
-    "denoiser": ("unet",),
-}
+_PART_OF: dict[str, Part] = {"text_encoder": "text", "tokenizer": "text", "vae": "vae", "unet": "denoiser"}
 _PARAMETERS = {"stable-diffusion-v1-5/stable-diffusion-v1-5": 859_520_964}
 
 
@@ -65,7 +61,7 @@ def load(
     dtype: str = "float32",
     device: str = "cpu",
     offline: bool = False,
-    parts: Collection[Part] = PARTS,
+    parts: Sequence[Part] = PARTS,
 ) -> SD:
     """Load a pipeline, every component of `parts` in `dtype`, and check that this family can run it.
 
@@ -86,7 +82,7 @@ def load(
             f"{weights}: holds {f'a {kind}' if kind else 'an index without a class'}, expected a {PIPELINE}",
             hint="choose the model.family that fits, or other weights",
         )
-    absent = {name: None for part, names in _COMPONENTS.items() if part not in parts for name in names}
+    absent = {name: None for name, part in _PART_OF.items() if part not in parts}
     pipe = guarded(weights, folder is None, lambda: diffusers.StableDiffusionPipeline.from_pretrained(
         place, variant=variant, torch_dtype=getattr(torch, dtype), safety_checker=None, feature_extractor=None,
         requires_safety_checker=False, **absent, **where), PIPELINE)  # fmt: skip
@@ -143,9 +139,7 @@ class SD:
         self.lora_targets = list(LORA_TARGETS)
         self._checker = checker
         pipe.set_progress_bar_config(disable=True)
-        for part in (pipe.text_encoder, pipe.vae, pipe.unet):
-            if part is None:
-                continue
+        for part in filter(None, (pipe.text_encoder, pipe.vae, pipe.unet)):
             if any(weight.dtype != dtype for weight in part.parameters()):
                 part.to(dtype=dtype)  # diffusers' torch_dtype alone leaves mixed folders mixed
             part.to(device=device, memory_format=torch.channels_last).eval().requires_grad_(False)
@@ -160,8 +154,9 @@ class SD:
     def _component(self, name: str) -> Any:
         component = getattr(self.pipe, name)
         if component is None:
-            part = next(part for part, names in _COMPONENTS.items() if name in names)
-            raise ValueError(f"{self.identity}: {name} was not loaded; load(..., parts=...) has to name {part!r}")
+            raise ValueError(
+                f"{self.identity}: {name} was not loaded; load(..., parts=...) has to name {_PART_OF[name]!r}"
+            )
         return component
 
     # --- text
@@ -242,8 +237,8 @@ class SD:
         try:
             pipe.scheduler.set_timesteps(sampling.steps)  # the pipeline does so again
         except ValueError as error:  # PNDM wants 4 steps and more; none takes more than the model was trained with
-            name = type(pipe.scheduler).__name__
-            raise UsageError(f"generate.steps: {sampling.steps} with {name}: {error}") from error
+            what = f"{sampling.steps} with {type(pipe.scheduler).__name__}"
+            raise UsageError(f"generate.steps: {what}: {error}") from error
         texts = dict(conditioning)
         if guided(sampling.guidance):
             if negative is None:
@@ -251,16 +246,10 @@ class SD:
             texts |= {f"negative_{name}": rows.expand_as(conditioning[name]) for name, rows in negative.items()}
         height, width = (side * self._factor for side in noise.shape[2:])
         latents: Tensor = pipe(
-            **texts,
-            latents=noise.to(self.device, self.dtype),
-            generator=step_generators(seeds, noise.shape[1:]),
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.guidance,
-            height=height,
-            width=width,
-            output_type="latent",
-            return_dict=False,
-        )[0]
+            **texts, latents=noise.to(self.device, self.dtype), generator=step_generators(seeds, noise.shape[1:]),
+            num_inference_steps=sampling.steps, guidance_scale=sampling.guidance, height=height, width=width,
+            output_type="latent", return_dict=False,
+        )[0]  # fmt: skip
         return latents
 
     # --- weights

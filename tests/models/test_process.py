@@ -18,7 +18,7 @@ def test_t_is_that_part_of_the_window(window: tuple[float, float]) -> None:
     expected = [min(first + int(share * (end - first)), end - 1) for share in u.tolist()]
     t = Ddpm({"num_train_timesteps": 1000}, "m").draw(u, window)
     assert t.dtype == torch.int64 and t.tolist() == expected
-    assert (t.min(), t.max()) == (first, end - 1)
+    assert (t.min().item(), t.max().item()) == (first, end - 1)
 
 
 def test_another_kind_of_prediction_is_refused() -> None:

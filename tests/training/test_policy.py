@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,7 +72,12 @@ def test_weights_go_and_come_back_by_name(tiny_pipeline: Path) -> None:
 
 def test_gradients_are_exchanged_once_in_a_step() -> None:
     held_back: list[Any] = []
-    accelerator: Any = SimpleNamespace(no_sync=lambda model: held_back.append(model) or nullcontext())
+
+    def no_sync(model: Any) -> AbstractContextManager[None]:
+        held_back.append(model)
+        return nullcontext()
+
+    accelerator: Any = SimpleNamespace(no_sync=no_sync)
     policy: Any = SimpleNamespace(model="wrapped")
     for last in (False, False, True):
         with backward_of(accelerator, policy, last):
