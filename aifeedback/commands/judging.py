@@ -131,12 +131,13 @@ def _sources_and_judges(options: dict[str, Any], keys: Sequence[str]) -> tuple[l
 def _judge(source: Source, judges: Judges, out: Path) -> Judged:
     from aifeedback.report import tables
     from aifeedback.steps import content
+    from aifeedback.steps._cache import score_cache
     from aifeedback.steps._scoring import MICRO_BATCH
 
     kinds = {bool(identity.get("compares")) for identity in judges.identities.values()}  # asked one after the other
     with (
         Progress(source.pictures * len(kinds), "images", "judge") as progress,
-        content.score_cache(tables.kept_folder(out), judges.identities) as cache,
+        score_cache(tables.kept_folder(out), judges.identities) as cache,
     ):
 
         def score(names: Sequence[str], images: list[Candidate]) -> dict[str, list[Score]]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from aifeedback.artifacts.files import atomic_write
 from aifeedback.data import cache_home
-from aifeedback.data.tables import csv_rows, jsonl_rows, open_parquet, parquet_blocks, text_of
+from aifeedback.data.rows import csv_rows, jsonl_rows, open_parquet, parquet_blocks, text_of
 from aifeedback.data.weights import hub_commit
 from aifeedback.errors import AIFeedbackError, UsageError
 from aifeedback.records import Prompt

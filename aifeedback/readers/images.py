@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aifeedback.data import prompts as texts
-from aifeedback.data.tables import SUFFIXES, Table, from_rows, open_table, text_of
+from aifeedback.data.rows import text_of
+from aifeedback.data.tables import SUFFIXES, Table, from_rows, open_table
 from aifeedback.errors import UsageError
 from aifeedback.readers import Part, Source, folder_of, shortened
 

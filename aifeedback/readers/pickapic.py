@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aifeedback.data.images import UnusableImage, open_image
 from aifeedback.data.labels import LABELS, labels_of
 from aifeedback.data.prompts import prompt_of
-from aifeedback.data.tables import Table, open_parquet, parquet_blocks
+from aifeedback.data.rows import open_parquet, parquet_blocks
+from aifeedback.data.tables import Table
 from aifeedback.errors import UsageError
 from aifeedback.readers import Pairs
 from aifeedback.records import Candidate, Prompt

@@ -15,17 +15,17 @@ import pytest
 from PIL import Image
 
 from aifeedback.artifacts.run_dir import RunDir
-from aifeedback.steps import content
+from aifeedback.steps import _cache as cache
 from aifeedback.zoo import scenes
 from tests.pictures import GOOD, WRONG, aifb, picture, rows
 
 ROOT = Path(__file__).parents[2]
 COUNTING = """
 import os, signal
-from aifeedback.steps import content
+from aifeedback.steps import _cache as cache
 from aifeedback.scorers import jpeg_size
 
-content.FLUSH_SECONDS = 0.0
+cache.FLUSH_SECONDS = 0.0
 
 
 class Counting:
@@ -54,7 +54,7 @@ def load(*, device):
 def test_a_killed_call_goes_on_where_it_was(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(content, "FLUSH_SECONDS", content.FLUSH_SECONDS)  # counting.py sets it
+    monkeypatch.setattr(cache, "FLUSH_SECONDS", cache.FLUSH_SECONDS)  # counting.py sets it
     (folder / "counting.py").write_text(COUNTING)
     for n in range(12):
         scene = scenes.random_scene(random.Random(n))
