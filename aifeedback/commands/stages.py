@@ -52,7 +52,7 @@ def _play(verbs: Sequence[str], options: dict[str, Any]) -> None:
 @click.option("--min-win-rate", multiple=True, metavar="NAME=RATE", help="Exit 4 when a scorer's win rate is lower.")
 @launch_options
 def run(**options: Any) -> None:
-    """Play all stages: generate, judge, encode, train, eval."""
+    """Play a whole recipe: generate, judge, encode, train, eval."""
     _play(VERBS, options)
 
 

@@ -61,7 +61,7 @@ class Processes:
 
     def shards(self, step: ShardStep, numbers: Sequence[int], launch: Launch, tally: Tally) -> None:
         """See `Executor`. A lost worker's shards are finished by the others, or by this process."""
-        count = self.workers
+        count = self.workers if step.is_heavy else 1
         if count > 1:  # never more than there are shards to make
             count = min(count, sum(bool(lacking(step, number, tally)) for number in numbers))
         if count > 1:

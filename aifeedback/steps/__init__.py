@@ -64,6 +64,10 @@ class ShardStep(Protocol):
         """What is counted in the progress line, plural: `images`."""
 
     @property
+    def is_heavy(self) -> bool:
+        """Whether its shards are worth the start of helper processes."""
+
+    @property
     def outputs(self) -> Mapping[str, Folder]:
         """The folders of the artifacts, by a name that the step knows them by."""
 

@@ -42,6 +42,7 @@ class EncodeStep:
 
     label = "encode"
     unit = "images"
+    is_heavy = True
 
     @property
     def outputs(self) -> Mapping[str, Folder]:

@@ -43,6 +43,7 @@ class _CandidatesStep:
     newly: str
 
     unit = "images"
+    is_heavy = True
 
     @property
     def outputs(self) -> Mapping[str, Folder]:

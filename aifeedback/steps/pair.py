@@ -39,6 +39,7 @@ class PairStep:
 
     label = "judge"
     unit = "shards"
+    is_heavy = False
 
     @property
     def outputs(self) -> Mapping[str, Folder]:

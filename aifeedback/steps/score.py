@@ -111,6 +111,7 @@ class ScoreStep:
     label: str
 
     unit = "images"
+    is_heavy = True
 
     def shards(self) -> Sequence[int]:
         """Those of the candidates that were there."""

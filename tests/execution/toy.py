@@ -96,6 +96,7 @@ class Toy:
 
     label = "toy"
     unit = "toys"
+    is_heavy = True
 
     def shards(self) -> Sequence[int]:
         return range(4)
