@@ -217,6 +217,19 @@ def test_repeating_does_nothing(reference: Path, recipe_file: Path, tmp_path: Pa
     assert contents(run, *KINDS) == contents(reference, *KINDS)
 
 
+def test_the_page_follows_the_gallery_asked_for(reference: Path, recipe_file: Path, tmp_path: Path) -> None:
+    """It is a view: the evaluation itself is not made again."""
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    before = contents(run, "evaluation")
+    run_recipe(load(recipe_file, "eval.gallery=1"), run, LAUNCH, ["eval"])
+    after = contents(run, "evaluation")
+    (page,) = (name for name in before if name.endswith("report.html"))
+    assert before.keys() == after.keys()
+    assert [name for name in before if before[name] != after[name]] == [page]
+    assert (before[page].count(b"<img"), after[page].count(b"<img")) == (2 * 4, 2 * 1)
+
+
 def test_what_was_made_of_a_part_says_so(recipe_file: Path, tmp_path: Path) -> None:
     """Six of eight prompts are enough to train on; all that is made of them is not whole."""
     part, run = Launch(device="cpu", micro_batch=1, limit=6), tmp_path / "run"
