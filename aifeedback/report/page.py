@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from aifeedback.artifacts.tables import table_to_candidates, table_to_scores
 from aifeedback.graph.play import Player
 from aifeedback.records import Candidate
 from aifeedback.report import Tile, read_metrics, render
+from aifeedback.seeds import digest
 from aifeedback.steps.evaluate import ALIGNED, BASE, read_evaluation
 
 PAGE = "report.html"
@@ -25,7 +25,8 @@ def write_page(player: Player, gallery: int) -> Path:
         gallery: how many prompts are shown.
     """
     folder = player.folder("evaluation")
-    view = f"\n<!-- gallery {gallery}, aifeedback {version('aifeedback')} -->\n".encode()
+    template = digest(Path(__file__).with_name("template.html").read_text("utf-8"))
+    view = f"\n<!-- gallery {gallery}, template {template} -->\n".encode()
     if not folder.has_file(PAGE) or not folder.read_file(PAGE).endswith(view):
         evaluation = read_evaluation(folder)
         metrics = read_metrics(player.folder("training").path / "metrics.jsonl")
