@@ -90,6 +90,17 @@ class ShardStep(Protocol):
         """What the artifact holds."""
 
 
+class OneOutput:
+    """What sharded steps with a single output share."""
+
+    output: Folder
+
+    @property
+    def outputs(self) -> Mapping[str, Folder]:
+        """The only one, under no name."""
+        return {"": self.output}
+
+
 @runtime_checkable
 class CollectiveStep(Protocol):
     """Makes an artifact as a whole; every process of a collective training calls `run`."""

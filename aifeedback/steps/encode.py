@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from aifeedback.artifacts.tables import table_to_candidates
 from aifeedback.errors import StoreError
 from aifeedback.launch import Launch
 from aifeedback.models import load_family
-from aifeedback.steps import Advance, Available, ShardResult, Summary, Work
+from aifeedback.steps import Advance, Available, OneOutput, ShardResult, Summary, Work
 from aifeedback.steps._size import image_size, micro_batch
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EncodeStep:
+class EncodeStep(OneOutput):
     """Encodes the candidates that preference sets name.
 
     Args:
@@ -43,11 +43,6 @@ class EncodeStep:
     label = "encode"
     unit = "images"
     is_heavy = True
-
-    @property
-    def outputs(self) -> Mapping[str, Folder]:
-        """See `ShardStep`."""
-        return {"": self.output}
 
     def shards(self) -> Sequence[int]:
         """Those of the pairs that hold a set."""

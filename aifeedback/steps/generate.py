@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from aifeedback.artifacts.tables import candidates_to_table
 from aifeedback.launch import Launch
 from aifeedback.models import load_family
 from aifeedback.records import Candidate
-from aifeedback.steps import Advance, ShardResult, Summary, Work
+from aifeedback.steps import Advance, OneOutput, ShardResult, Summary, Work
 
 if TYPE_CHECKING:
     from aifeedback.data.prompts import PromptList
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _CandidatesStep:
+class _CandidatesStep(OneOutput):
     """What sampling and importing share: one output, whose shards hold `shard_items` prompts or rows each.
 
     Args:
@@ -44,11 +44,6 @@ class _CandidatesStep:
 
     unit = "images"
     is_heavy = True
-
-    @property
-    def outputs(self) -> Mapping[str, Folder]:
-        """See `ShardStep`."""
-        return {"": self.output}
 
     def shards(self) -> Sequence[int]:
         """Whole shards, never a part of one."""

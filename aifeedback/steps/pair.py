@@ -14,14 +14,14 @@ from aifeedback.launch import Launch
 from aifeedback.pairing import Entry, PairingResult, Rules, pair
 from aifeedback.records import PreferenceSet, Score
 from aifeedback.statistics.judging import count_scored, judging_table
-from aifeedback.steps import Advance, Available, ShardResult, Summary, Work
+from aifeedback.steps import Advance, Available, OneOutput, ShardResult, Summary, Work
 
 _COLUMNS = ["prompt_id", "prompt", "index", "image_digest", "rejected"]
 _Key = tuple[str, int, str]
 
 
 @dataclass(frozen=True)
-class PairStep:
+class PairStep(OneOutput):
     """Forms preference sets from every shard that all scorers have seen.
 
     Args:
@@ -40,11 +40,6 @@ class PairStep:
     label = "judge"
     unit = "shards"
     is_heavy = False
-
-    @property
-    def outputs(self) -> Mapping[str, Folder]:
-        """See `ShardStep`."""
-        return {"": self.output}
 
     def shards(self) -> Sequence[int]:
         """Those that all scorers have seen."""
