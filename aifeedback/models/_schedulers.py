@@ -23,6 +23,10 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+_PROCESS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
+"""Settings of the noise process: the model's own count, also where they are only the defaults of its own class."""
+
+
 def make_scheduler(own: Any, name: str) -> Any:
     """A fresh scheduler with the settings of the model's own; `model` is of its class, any other of SCHEDULERS.
 
@@ -39,8 +43,9 @@ def make_scheduler(own: Any, name: str) -> Any:
             raise UsageError(message, hint="choose another, such as generate.scheduler=ddim")
         return type(own).from_config(config)
     kind, settings = SCHEDULERS[name]
+    process = {key: own.config[key] for key in _PROCESS}
     try:
-        return getattr(diffusers, kind).from_config(own.config, **settings)
+        return getattr(diffusers, kind).from_config(own.config, **process, **settings)
     except NotImplementedError as error:  # a table of noise levels that it cannot make
         hint = "choose another; generate.scheduler=model always fits"
         raise UsageError(f"generate.scheduler: {name} does not fit the model: {error}", hint=hint) from error

@@ -143,7 +143,7 @@ class SD:
             if any(weight.dtype != dtype for weight in part.parameters()):
                 part.to(dtype=dtype)  # diffusers' torch_dtype alone leaves mixed folders mixed
             part.to(device=device, memory_format=torch.channels_last).eval().requires_grad_(False)
-        self.process = Ddpm(pipe.scheduler.config, identity)
+        self.process = Ddpm(pipe.scheduler, identity)
         self._channels, self._factor, self.default_size = geometry
 
     @property

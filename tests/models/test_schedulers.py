@@ -11,7 +11,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 
 from aifeedback.errors import UsageError
-from aifeedback.models._schedulers import make_scheduler
+from aifeedback.models._schedulers import SCHEDULERS, make_scheduler
 
 SETTINGS: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -42,6 +42,13 @@ def test_the_model_s_own_stays_what_the_pipeline_made_of_it(kind: Any, tiny_pipe
     pipe = diffusers.StableDiffusionPipeline.from_pretrained(tiny_pipeline, scheduler=kind.from_config(SETTINGS))
     made = make_scheduler(pipe.scheduler, "model")
     assert (made.config.clip_sample, made.config.steps_offset) == (False, 1)
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULERS))
+def test_defaults_of_the_model_s_own_class_count(name: str) -> None:
+    """LCMScheduler's betas are other ones than those of most classes."""
+    own = diffusers.LCMScheduler()
+    assert torch.allclose(make_scheduler(own, name).alphas_cumprod, own.alphas_cumprod)
 
 
 @pytest.mark.parametrize("algorithm", ["sde-dpmsolver++", "dpmsolver++"])
