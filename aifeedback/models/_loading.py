@@ -50,20 +50,23 @@ def load_component(folder: Path, name: str, kind: Sequence[str], variant: str | 
         dtype: of its weights.
 
     Raises:
-        WeightsError: its files lack tensors; the libraries would fill these with random numbers.
+        WeightsError: its files lack tensors, or have them in another shape; the libraries would fill these with
+            random numbers.
     """
     library, class_name = kind
     if library not in ("diffusers", "transformers"):
         raise WeightsError(f"{folder}: {name} is of {library}, expected diffusers or transformers")
     own = variant if any(f".{variant}" in file.name for file in (folder / name).iterdir()) else None
-    precision = {"dtype" if library == "transformers" else "torch_dtype": dtype}
+    # of diffusers a tensor of another shape is an error that names it, of transformers one that does not
+    how = {"dtype": dtype, "ignore_mismatched_sizes": True} if library == "transformers" else {"torch_dtype": dtype}
     loader = getattr(importlib.import_module(library), class_name).from_pretrained
-    model, report = loader(folder / name, variant=own, output_loading_info=True, **precision)
-    missing = sorted(report["missing_keys"])
-    if missing:
-        names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise WeightsError(
-            f"{folder / name}: its files lack {len(missing)} of {len(model.state_dict())} tensors: {names}",
-            hint="copy or fetch it again; save a model without what was wrapped around it (compile, DDP, a LoRA)",
-        )
+    model, report = loader(folder / name, variant=own, output_loading_info=True, **how)
+    reshaped = [key for key, *_ in report["mismatched_keys"]]
+    for what, tensors in (("lack", sorted(report["missing_keys"])), ("have in another shape", sorted(reshaped))):
+        if tensors:
+            names = ", ".join(tensors[:3]) + (", ..." if len(tensors) > 3 else "")
+            raise WeightsError(
+                f"{folder / name}: its files {what} {len(tensors)} of {len(model.state_dict())} tensors: {names}",
+                hint="copy or fetch it again; save a model without what was wrapped around it (compile, DDP, a LoRA)",
+            )
     return model

@@ -33,6 +33,7 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 SIZE_MULTIPLE = 8  # the pipeline refuses other widths and heights
 _PART_OF: dict[str, Part] = {"text_encoder": "text", "tokenizer": "text", "vae": "vae", "unet": "denoiser"}
+_OTHER_INPUTS = ("time_cond_proj_dim", "class_embed_type", "num_class_embeds", "addition_embed_type")
 _PARAMETERS = {"stable-diffusion-v1-5/stable-diffusion-v1-5": 859_520_964}
 
 
@@ -85,12 +86,25 @@ def load(
     unet, vae = guarded(weights, folder is None, lambda: [  # also of components that are not loaded
         diffusers.AutoencoderKL.load_config(place, subfolder=name, **where) for name in ("unet", "vae")
     ], PIPELINE)  # fmt: skip
+    _check_inputs(unet, vae, weights)
     geometry = guarded(weights, folder is None, lambda: _geometry(unet, vae), PIPELINE)
     pipe = guarded(weights, folder is None, lambda: _pipeline(
         place, index, parts, variant, getattr(torch, dtype), where), PIPELINE)  # fmt: skip
     has_checker = (index.get("safety_checker") or [None])[0] is not None
     checker = SafetyChecker(place, commit, getattr(torch, dtype), device) if has_checker else None
     return SD(pipe, geometry, identity, getattr(torch, dtype), device, checker)
+
+
+def _check_inputs(unet: Mapping[str, Any], vae: Mapping[str, Any], weights: str) -> None:
+    """Refuse a UNet that listens to more than latents, time and text: predictions without that would be wrong."""
+    hint = "choose the model.family that fits, or other weights"
+    if more := [key for key in _OTHER_INPUTS if unet.get(key) is not None]:
+        settings = ", ".join(f"{key}={unet[key]!r}" for key in more)
+        raise WeightsError(f"{weights}: its unet has further inputs ({settings}), expected latents and text", hint=hint)
+    channels = unet.get("in_channels", 4), unet.get("out_channels", 4)
+    if channels != (latent := vae.get("latent_channels", 4),) * 2:
+        what = f"{channels[0]} channels in and {channels[1]} out, expected {latent} as of its latents"
+        raise WeightsError(f"{weights}: its unet has {what}", hint=hint)
 
 
 def _pipeline(

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aifeedback.errors import WeightsError
+from aifeedback.models import Part
 from aifeedback.models.sd import load
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -61,11 +62,11 @@ def test_missing_tensors_are_named(
 
 
 @pytest.mark.parametrize(("file", "name"), [(TEXT, "fc1.bias"), (UNET, "conv_in.bias")])
-def test_tensors_of_another_shape_are_refused(tiny_pipeline: Path, tmp_path: Path, file: str, name: str) -> None:
+def test_tensors_of_another_shape_are_named(tiny_pipeline: Path, tmp_path: Path, file: str, name: str) -> None:
     def shorter(weights: Weights) -> Weights:
         return {key: weight[:-1].clone() if key.endswith(name) else weight for key, weight in weights.items()}
 
-    with pytest.raises(WeightsError, match="cannot be loaded"):
+    with pytest.raises(WeightsError, match=name):
         load(str(altered(tiny_pipeline, tmp_path / "model", file, shorter)))
 
 
@@ -87,3 +88,25 @@ def test_what_is_of_another_library_is_not_imported(tiny_pipeline: Path, tmp_pat
     (folder / "model_index.json").write_text(json.dumps({**index, "unet": ["this", "Zen"]}))
     with pytest.raises(WeightsError, match="unet is of this, expected diffusers or transformers"):
         load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"time_cond_proj_dim": 16}, "time_cond_proj_dim"),
+        ({"num_class_embeds": 5}, "num_class_embeds"),
+        ({"class_embed_type": "timestep"}, "class_embed_type"),
+        ({"in_channels": 9}, "9 channels in and 4 out, expected 4 as of its latents"),
+        ({"out_channels": 8}, "4 channels in and 8 out, expected 4 as of its latents"),
+    ],
+)
+@pytest.mark.parametrize("parts", [["text"], ["denoiser"]])
+def test_a_network_with_other_inputs_is_refused_at_load(
+    tiny_pipeline: Path, tmp_path: Path, settings: dict[str, object], what: str, parts: list[Part]
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_pipeline, folder)
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    (folder / "unet" / "config.json").write_text(json.dumps({**config, **settings}))
+    with pytest.raises(WeightsError, match=f"unet.*{what}"):
+        load(str(folder), parts=parts)
