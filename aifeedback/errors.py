@@ -8,7 +8,7 @@
     ├── StoreError             1  the run directory: damaged, locked, read-only or full
     ├── WeightsError           1  a model or scorer could not be loaded
     ├── EndpointError          1  a judge behind a URL is not reached, or never answers
-    ├── TrainingDiverged       1  too many non-finite steps in a row; the last good checkpoint is kept
+    ├── TrainingDiverged       1  non-finite steps in a row, or weights; the last good checkpoint is kept
     └── Interrupted          130  Ctrl-C: state is saved, the hint holds the resume command
 
 Each says where, what was found, what was expected; `hint` says what to do.
@@ -68,7 +68,7 @@ class EndpointError(AIFeedbackError):
 
 
 class TrainingDiverged(AIFeedbackError):
-    """Too many non-finite steps in a row."""
+    """Too many non-finite steps in a row, or non-finite weights."""
 
 
 class Interrupted(AIFeedbackError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,6 +12,10 @@ from aifeedback.errors import UsageError
 
 VERBS = ("generate", "judge", "encode", "train", "eval")
 """The verbs that play a part of a recipe, in order."""
+
+_FOREIGN = ("ACCELERATE_", "FSDP_", "OMPI_", "PMI_", "MPI_", "MV2_")
+"""What the variables of launchers begin with that we do not use: `accelerate launch` and those of MPI."""
+_TORCHRUN = frozenset({"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,24 @@ def rank() -> int:
     return int(os.environ["RANK"]) if is_collective() else 0
 
 
+@contextmanager
+def own_environment() -> Iterator[None]:
+    """Without the variables of launchers that did not start this process: libraries would compute by them.
+
+    Such variables come from a cluster's template or the shell of another job. torchrun's own stay where it, or we in
+    its way, started this process.
+    """
+    own = _TORCHRUN if is_collective() else frozenset()
+    foreign = {name for name in os.environ if name.startswith(_FOREIGN)} | (_TORCHRUN - own)
+    removed = {name: os.environ[name] for name in foreign & os.environ.keys()}
+    for name in removed:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(removed)
+
+
 def pick_device(name: str, worker: int | None = None) -> str:
     """`auto` is CUDA where there is one, else the CPU; of several GPUs each worker takes its own in turn.
 
@@ -76,7 +100,7 @@ def pick_device(name: str, worker: int | None = None) -> str:
     if kind == "auto":
         if not torch.cuda.is_available():
             return "cpu"
-        own = None if worker is None else int(os.environ.get("LOCAL_RANK", worker))
+        own = int(os.environ["LOCAL_RANK"]) if worker is not None and is_collective() else worker
         return "cuda" if own is None else f"cuda:{own % torch.cuda.device_count()}"
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(kind, 1)
     if int(number or 0) >= count:

@@ -32,6 +32,9 @@ def test_each_process_takes_a_gpu_of_its_own(four_gpus: None, monkeypatch: pytes
     assert [pick_device("auto", worker) for worker in (0, 1, 3, 5)] == ["cuda:0", "cuda:1", "cuda:3", "cuda:1"]
     assert pick_device("cuda:2", 1) == "cuda:2"
     monkeypatch.setenv("LOCAL_RANK", "2")
+    assert pick_device("auto", 0) == "cuda:0", "left by another launcher: this process is alone"
+    for name, value in {"RANK": "2", "WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
     assert pick_device("auto", 0) == "cuda:2"
     assert pick_device("auto") == "cuda", "accelerate chooses by rank"
 

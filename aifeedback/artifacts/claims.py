@@ -48,12 +48,13 @@ class Claims:
 
     def _lock(self, path: Path) -> int | None:
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            # where a link was planted, the file that it leads to is not to be emptied and written
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise store_error(path, error) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(handle).st_ino == os.stat(path).st_ino:
+            if os.fstat(handle).st_ino == os.lstat(path).st_ino:
                 os.ftruncate(handle, 0)
                 os.write(handle, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
                 return handle

@@ -27,6 +27,7 @@ def store_error(path: Path, error: OSError) -> AIFeedbackError:
         errno.EROFS: "choose a writable place with --run-dir",
         errno.EACCES: "choose a writable place with --run-dir, or change the permissions",
         errno.EPERM: "choose a writable place with --run-dir, or change the permissions",
+        errno.ELOOP: "a symbolic link, which is not followed: see who made it and remove it",
         errno.ENOSPC: "free some space and repeat the command: finished shards are kept",
         errno.EDQUOT: "free some space and repeat the command: finished shards are kept",
     }.get(error.errno or 0, "check the path, then repeat the command: finished shards are kept")

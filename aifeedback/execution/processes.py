@@ -25,7 +25,7 @@ from typing import Any
 from aifeedback.errors import AIFeedbackError, Interrupted, MissingDependency, UsageError
 from aifeedback.execution import Tally
 from aifeedback.execution.local import Local, lacking
-from aifeedback.launch import Launch
+from aifeedback.launch import Launch, is_collective
 from aifeedback.steps import CollectiveStep, ShardStep
 
 log = logging.getLogger("aifeedback")
@@ -85,7 +85,7 @@ class Processes:
     def collective(self, step: CollectiveStep, launch: Launch) -> Counter[str]:
         """See `Executor`: this process alone, or `launch.processes` of this machine joined as torchrun joins them."""
         count = launch.processes
-        if count == 1 or "LOCAL_RANK" in os.environ:
+        if count == 1 or is_collective():
             return Local().collective(step, launch)
         jobs = [Job(step, None, launch, _level(rank), self.patience) for rank in range(count)]
         with socket.socket() as probe:

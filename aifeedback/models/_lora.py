@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -13,16 +14,19 @@ from aifeedback.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
+_OWN_TARGETS = "leave it out for the family's own"
+
 
 def add_adapter(denoiser: Any, rank: int, alpha: float | None, targets: Sequence[str], seed: int) -> None:
     """Add adapters named `default`; A is drawn from the seed, B is zero. `alpha` of None is the rank.
 
     Raises:
-        UsageError: no module of the denoiser has one of these names.
+        UsageError: a name is that of no module of the denoiser, or of one that cannot have an adapter.
     """
     import torch
     from peft import LoraConfig
 
+    _check_targets(denoiser, targets)
     config = LoraConfig(
         r=rank,
         lora_alpha=rank if alpha is None else alpha,
@@ -33,8 +37,28 @@ def add_adapter(denoiser: Any, rank: int, alpha: float | None, targets: Sequence
         torch.manual_seed(seed)
         try:
             denoiser.add_adapter(config, adapter_name="default")
-        except ValueError as error:  # peft: no module of these names
-            raise UsageError(f"train.lora.targets: {error}", hint="leave it out for the family's own") from error
+        except ValueError as error:  # peft: a kind of module that it has no adapter for
+            raise UsageError(f"train.lora.targets: {error}", hint=_OWN_TARGETS) from error
+
+
+def _check_targets(denoiser: Any, targets: Sequence[str]) -> None:
+    """Refuse names that match no module: peft would leave them out without a word as long as another one matches.
+
+    As in peft a name is a module's whole path or the end of it, from a dot on.
+    """
+    paths = [path.split(".") for path, _ in denoiser.named_modules() if path]
+    ends = {".".join(parts[at:]) for parts in paths for at in range(len(parts))}
+    unknown = [target for target in targets if target not in ends]
+    if unknown:
+        # a bare number names a place in some list, not a kind of module
+        kinds = sorted({end for parts in paths for end in (parts[-1], ".".join(parts[-2:])) if not end[0].isdigit()})
+        names = ", ".join(f"{target!r}{_near(target, kinds)}" for target in unknown)
+        raise UsageError(f"train.lora.targets: no module of the denoiser is named {names}", hint=_OWN_TARGETS)
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known)
+    return f" (near: {', '.join(near)})" if near else ""
 
 
 def adapter_of(denoiser: Any, state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from aifeedback.errors import WeightsError
@@ -15,17 +15,25 @@ class Ddpm:
     """The process of DDPM and its kin: t is an index into a table of noise levels, int64 (N,) in [0, num_timesteps).
 
     Args:
-        config: of the model's own scheduler.
+        own: the model's own scheduler.
         model: named in errors.
 
     Raises:
-        WeightsError: the network predicts something other than epsilon or v.
+        WeightsError: the scheduler is of another process (EDM, flow matching), or the network predicts something
+            other than epsilon or v.
     """
 
-    def __init__(self, config: Mapping[str, Any], model: str) -> None:
+    def __init__(self, own: Any, model: str) -> None:
         from diffusers import DDPMScheduler
 
-        self._scheduler = DDPMScheduler.from_config(config)
+        config = own.config
+        # asked of the class: a file may carry along the betas of a scheduler that it was made from
+        if "beta_schedule" not in inspect.signature(type(own).__init__).parameters:
+            kind = type(own).__name__
+            message = f"{model}: its scheduler is {kind}, of another noise process, expected one with a beta schedule"
+            raise WeightsError(message, hint="choose the model.family that fits, or other weights")
+        # without the mark of what its file left out: that is its own class's default, not DDPMScheduler's
+        self._scheduler = DDPMScheduler.from_config({k: v for k, v in config.items() if k != "_use_default_values"})
         self.num_timesteps = int(self._scheduler.config.num_train_timesteps)
         self.prediction = str(config.get("prediction_type", "epsilon"))
         if self.prediction not in ("epsilon", "v_prediction"):

@@ -17,7 +17,7 @@ from aifeedback.errors import UsageError, WeightsError
 from aifeedback.libraries import quiet
 from aifeedback.models import PARTS, Conditioning, Part, Sampling, Text
 from aifeedback.models._estimate import Estimate, count_parameters, read_config
-from aifeedback.models._loading import guarded
+from aifeedback.models._loading import guarded, load_component
 from aifeedback.models._lora import adapter_of, add_adapter, sort_header
 from aifeedback.models._pixels import to_uint8
 from aifeedback.models._process import Ddpm
@@ -33,6 +33,7 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 SIZE_MULTIPLE = 8  # the pipeline refuses other widths and heights
 _PART_OF: dict[str, Part] = {"text_encoder": "text", "tokenizer": "text", "vae": "vae", "unet": "denoiser"}
+_OTHER_INPUTS = ("time_cond_proj_dim", "class_embed_type", "num_class_embeds", "addition_embed_type")
 _PARAMETERS = {"stable-diffusion-v1-5/stable-diffusion-v1-5": 859_520_964}
 
 
@@ -82,15 +83,52 @@ def load(
             f"{weights}: holds {f'a {kind}' if kind else 'an index without a class'}, expected a {PIPELINE}",
             hint="choose the model.family that fits, or other weights",
         )
-    absent = {name: None for name, part in _PART_OF.items() if part not in parts}
-    pipe = guarded(weights, folder is None, lambda: diffusers.StableDiffusionPipeline.from_pretrained(
-        place, variant=variant, torch_dtype=getattr(torch, dtype), safety_checker=None, feature_extractor=None,
-        requires_safety_checker=False, **absent, **where), PIPELINE)  # fmt: skip
-    geometry = guarded(weights, folder is None, lambda: _geometry(*(  # also for components that are not loaded
-        diffusers.AutoencoderKL.load_config(place, subfolder=name, **where) for name in ("unet", "vae"))))  # fmt: skip
+    unet, vae = guarded(weights, folder is None, lambda: [  # also of components that are not loaded
+        diffusers.AutoencoderKL.load_config(place, subfolder=name, **where) for name in ("unet", "vae")
+    ], PIPELINE)  # fmt: skip
+    _check_inputs(unet, vae, weights)
+    geometry = guarded(weights, folder is None, lambda: _geometry(unet, vae), PIPELINE)
+    pipe = guarded(weights, folder is None, lambda: _pipeline(
+        place, index, parts, variant, getattr(torch, dtype), where), PIPELINE)  # fmt: skip
     has_checker = (index.get("safety_checker") or [None])[0] is not None
     checker = SafetyChecker(place, commit, getattr(torch, dtype), device) if has_checker else None
     return SD(pipe, geometry, identity, getattr(torch, dtype), device, checker)
+
+
+def _check_inputs(unet: Mapping[str, Any], vae: Mapping[str, Any], weights: str) -> None:
+    """Refuse a UNet that listens to more than latents, time and text: predictions without that would be wrong."""
+    hint = "choose the model.family that fits, or other weights"
+    if more := [key for key in _OTHER_INPUTS if unet.get(key) is not None]:
+        settings = ", ".join(f"{key}={unet[key]!r}" for key in more)
+        raise WeightsError(f"{weights}: its unet has further inputs ({settings}), expected latents and text", hint=hint)
+    channels = unet.get("in_channels", 4), unet.get("out_channels", 4)
+    if channels != (latent := vae.get("latent_channels", 4),) * 2:
+        what = f"{channels[0]} channels in and {channels[1]} out, expected {latent} as of its latents"
+        raise WeightsError(f"{weights}: its unet has {what}", hint=hint)
+
+
+def _pipeline(
+    place: str,
+    index: Mapping[str, Any],
+    parts: Sequence[Part],
+    variant: str | None,
+    dtype: torch.dtype,
+    where: Mapping[str, Any],
+) -> Any:
+    """The pipeline of a folder or Hub id with the components of `parts` alone; `where`: revision and offline."""
+    from diffusers import StableDiffusionPipeline
+
+    given: dict[str, Any] = {name: None for name, part in _PART_OF.items() if part not in parts}
+    given |= {"safety_checker": None, "feature_extractor": None}
+    local = Path(place)
+    if where["revision"] is not None:
+        local = Path(StableDiffusionPipeline.download(place, variant=variant, **given, **where))
+    for name in ("text_encoder", "vae", "unet"):
+        if name not in given:
+            given[name] = load_component(local, name, index[name], variant, dtype)
+    return StableDiffusionPipeline.from_pretrained(
+        local, variant=variant, torch_dtype=dtype, requires_safety_checker=False, **given
+    )
 
 
 class Geometry(NamedTuple):
@@ -143,7 +181,7 @@ class SD:
             if any(weight.dtype != dtype for weight in part.parameters()):
                 part.to(dtype=dtype)  # diffusers' torch_dtype alone leaves mixed folders mixed
             part.to(device=device, memory_format=torch.channels_last).eval().requires_grad_(False)
-        self.process = Ddpm(pipe.scheduler.config, identity)
+        self.process = Ddpm(pipe.scheduler, identity)
         self._channels, self._factor, self.default_size = geometry
 
     @property

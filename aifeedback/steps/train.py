@@ -88,7 +88,7 @@ class TrainStep:
 
         Raises:
             UsageError: a precision that the device does not have.
-            TrainingDiverged: too many non-finite steps in a row.
+            TrainingDiverged: too many non-finite steps in a row, or non-finite weights.
             Interrupted: stopped from outside; the state is saved.
         """
         from aifeedback.training.setup import make_accelerator

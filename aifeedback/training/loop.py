@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from aifeedback.training.checkpoint import (
     State,
     best_name,
     checkpoint_name,
+    checkpoints,
     load_best,
     newest_checkpoint,
     prune,
@@ -63,7 +64,8 @@ class Loop:
         """Train.
 
         Raises:
-            TrainingDiverged: too many non-finite steps in a row; the last good checkpoint is kept.
+            TrainingDiverged: too many non-finite steps in a row, or non-finite weights at a checkpoint; the last good
+                checkpoint is kept.
             Interrupted: Ctrl-C or SIGTERM; the state is saved.
         """
         self._resume()
@@ -89,10 +91,12 @@ class Loop:
 
         Raises:
             StoreError: the best weights are damaged or gone.
+            TrainingDiverged: they are not finite.
         """
-        if self.settings.keep == "best":
-            return load_best(self._checkpoints, self.state).weights
-        return self._weights()
+        best = self.settings.keep == "best"
+        weights = load_best(self._checkpoints, self.state).weights if best else self._weights()
+        self._check_finite(weights)
+        return weights
 
     def _weights(self) -> dict[str, Tensor]:
         """What is validated: the averages where they are kept."""
@@ -138,12 +142,20 @@ class Loop:
     def _give_up(self) -> None:
         limit, step = self.settings.max_bad_steps, self.state.step
         if self.state.bad_in_a_row >= limit:
-            folder = self._checkpoints
-            saved = f"the last good checkpoint is in {folder}" if folder.is_dir() else "none was saved"
-            raise TrainingDiverged(
-                f"train: {limit} non-finite steps in a row (train.max_bad_steps), the last of them step {step}",
-                hint=f"lower train.learning_rate or beta; {saved}",
-            )
+            what = f"{limit} non-finite steps in a row (train.max_bad_steps), the last of them step {step}"
+            raise self._diverged(what, "train.learning_rate or beta")
+
+    def _check_finite(self, weights: Mapping[str, Tensor]) -> None:
+        """Refuse to keep weights that are not finite: a step of finite gradients can make them so, too."""
+        bad = [name for name, weight in weights.items() if not weight.isfinite().all()]
+        if bad:
+            what = f"after step {self.state.step} {len(bad)} of {len(weights)} weights are not finite, {bad[0]} first"
+            raise self._diverged(what, "train.learning_rate, beta or train.weight_decay")
+
+    def _diverged(self, what: str, lower: str) -> TrainingDiverged:
+        folder = self._checkpoints
+        saved = f"the last good checkpoint is in {folder}" if checkpoints(folder) else "none was saved"
+        return TrainingDiverged(f"train: {what}", hint=f"lower {lower}; {saved}")
 
     # --- start, milestones
 
@@ -194,6 +206,7 @@ class Loop:
         self._write_checkpoint(checkpoint_name(self.state.step), checkpoint)
 
     def _write_checkpoint(self, name: str, checkpoint: Checkpoint) -> None:
+        self._check_finite({**checkpoint.weights, **(checkpoint.averages or {})})
         if self.learner.accelerator.is_main_process:
             self.metrics.flush()
             save_checkpoint(self._checkpoints, name, checkpoint)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aifeedback.errors import MissingDependency, StoreError, UsageError
+from aifeedback.launch import is_collective, own_environment
 from aifeedback.training.checkpoint import replace_folder
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def make_accelerator(device: str, precision: str, trackers: Sequence[str], folde
 
     AcceleratorState._reset_state()
     logging = list(trackers) or None
-    return Accelerator(cpu=device == "cpu", mixed_precision=precision, log_with=logging, project_dir=folder)
+    with own_environment():
+        return Accelerator(cpu=device == "cpu", mixed_precision=precision, log_with=logging, project_dir=folder)
 
 
 def start_trackers(accelerator: Accelerator) -> None:
@@ -48,7 +50,7 @@ def _choose_card(device: str) -> None:
     kind, _, number = device.partition(":")
     if kind != "cuda" or not number:
         return
-    if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+    if is_collective() and (processes := int(os.environ["WORLD_SIZE"])) > 1:
         message = f"--device {device}: names one card, but {processes} processes train on one each"
         raise UsageError(message, hint="--device cuda, with CUDA_VISIBLE_DEVICES to choose the cards")
     import torch

@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from aifeedback.artifacts.claims import Claims
+from aifeedback.errors import StoreError
 
 HOLD = """
 import sys, time
@@ -47,3 +50,16 @@ def test_a_claim_ends_with_what_was_done_under_it(tmp_path: Path) -> None:
         pass
     with claims.claim("shard") as mine:
         assert mine
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_planted_link_is_not_followed(tmp_path: Path, there: bool) -> None:
+    folder, target = tmp_path / "run", tmp_path / "target"
+    folder.mkdir()
+    if there:
+        target.write_text("precious")
+    (folder / ".shard.lock").symlink_to(target)
+    with pytest.raises(StoreError, match=r"\.shard\.lock: ") as refused, Claims(folder).claim("shard"):
+        pass
+    assert "symbolic link" in str(refused.value.hint)
+    assert (target.read_text() == "precious") if there else not target.exists()

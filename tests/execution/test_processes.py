@@ -108,9 +108,10 @@ def test_processes_are_joined_as_torchrun_does(folder: Folder, monkeypatch: pyte
 
 
 def test_a_process_of_torchrun_starts_no_others(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCAL_RANK", "0")
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
     assert join(folder) == {"steps": 10}
-    assert join(folder, Failing(UsageError("in a helper"))) == {"steps": 10}
+    assert join(folder, Failing(UsageError("in a helper"), numbers=(1,))) == {"steps": 10}
 
 
 def test_one_killed_process_ends_the_others(folder: Folder) -> None:

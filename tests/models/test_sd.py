@@ -143,6 +143,18 @@ def test_sizes_and_targets_that_do_not_fit(family: Family) -> None:
         family.add_lora(2, None, ["nothing"], seed=0)
 
 
+def test_every_lora_target_has_to_name_a_module(tiny_pipeline: Path) -> None:
+    ours = load(str(tiny_pipeline), parts=["denoiser"])
+    with pytest.raises(UsageError, match=r"is named 'to_kv' \(near: .*to_k.*\), 'zzz'$") as refused:
+        ours.add_lora(2, None, ["to_q", "to_kv", "zzz"], seed=0)
+    assert "family's own" in str(refused.value.hint)
+    ours.add_lora(2, None, ["to_out.0", "mid_block.attentions.0.proj_in"], seed=0)
+    adapted = {name.split(".lora_")[0] for name in trainable(ours)}
+    assert "mid_block.attentions.0.proj_in" in adapted and all(n.endswith(("to_out.0", "proj_in")) for n in adapted)
+    with pytest.raises(UsageError, match="train.lora.targets"):  # a module, but one without weights of its own
+        load(str(tiny_pipeline), parts=["denoiser"]).add_lora(2, None, ["to_q", "attn1"], seed=0)
+
+
 def test_half_precision_weights_are_cast_throughout(tiny_pipeline: Path) -> None:
     ours = load(str(tiny_pipeline), dtype="bfloat16")
     parts = (ours.pipe.unet, ours.pipe.vae, ours.pipe.text_encoder)

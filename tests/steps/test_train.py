@@ -10,7 +10,7 @@ import pytest
 from torch import nn
 
 from aifeedback.artifacts.run_dir import Folder, Marker, RunDir
-from aifeedback.errors import MissingDependency, StoreError, UsageError
+from aifeedback.errors import MissingDependency, StoreError, TrainingDiverged, UsageError
 from aifeedback.recipe import Recipe
 from tests.runs import fill, flip_byte, play, player, truncate
 from tests.steps.training import LAUNCH, judged, recipe_of
@@ -206,3 +206,13 @@ def test_training_goes_on_from_its_last_checkpoint(tiny_pipeline: Path, tmp_path
     folder.reopen()
     report = train(recipe, run)
     assert folder.marker() == marker and report.per_second == 0
+
+
+def test_a_training_that_blows_up_in_its_last_step_is_not_complete(tiny_pipeline: Path, tmp_path: Path) -> None:
+    recipe, run = recipe_of(tmp_path, tiny_pipeline, steps=1, weight_decay=1e300, keep="last"), tmp_path / "run"
+    judged(recipe, run)
+    for _ in range(2):  # repeated, it fails again: nothing of it was kept
+        with pytest.raises(TrainingDiverged, match="weights are not finite"):
+            train(recipe, run)
+        folder = training_of(run)
+        assert not folder.is_complete() and not (folder.path / "model").exists()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DDPMScheduler
 
 from aifeedback.artifacts.latents import LatentStore, latent_bytes
 from aifeedback.errors import UsageError
@@ -23,7 +24,7 @@ def store(tmp_path: Path) -> LatentStore:
 
 
 def batcher(store: LatentStore, dropout: float = 0.0, arity: str = "pair") -> Batcher:
-    return Batcher(store, 7, Ddpm({}, "m"), (0.2, 0.9), dropout, arity)
+    return Batcher(store, 7, Ddpm(DDPMScheduler(), "m"), (0.2, 0.9), dropout, arity)
 
 
 def test_batches_run_on_across_epochs_and_visit_every_set_equally_often() -> None:

@@ -150,6 +150,26 @@ def test_too_many_bad_steps_in_a_row_end_the_training_and_keep_the_checkpoint(
     assert all(torch.isfinite(weight).all() for weight in resumed.learner.policy.weights().values())
 
 
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_weights_that_blow_up_in_the_last_step_are_not_saved(
+    tiny_pipeline: Path, tmp_path: Path, ema: float | None
+) -> None:
+    loop = make_loop(tiny_pipeline, tmp_path, objective="sft", fraction=0.0, checkpoint_every=1, steps=2, ema=ema)
+
+    def blow_up(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if loop.state.step == 1:
+            optimizer.param_groups[0]["weight_decay"] = 1e300
+
+    loop.optimizer.optimizer.register_step_pre_hook(blow_up)
+    with pytest.raises(TrainingDiverged, match=r"after step 2 \d+ of \d+ weights are not finite, \S+ first") as refused:
+        loop.run()
+    assert "last good checkpoint is in" in str(refused.value.hint)
+    assert [path.name for path in checkpoints(tmp_path / "checkpoints")] == ["step-000001"]
+    with pytest.raises(TrainingDiverged, match="not finite"):
+        save(loop)
+    assert not (tmp_path / "model").exists()
+
+
 def test_best_keeps_the_weights_of_the_best_validation(tiny_pipeline: Path, tmp_path: Path) -> None:
     loop = make_loop(tiny_pipeline, tmp_path, keep_best=True, validation_every=1, steps=4)
     policy, taken, seen = loop.learner.policy, loop._milestones, {}

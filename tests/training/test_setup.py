@@ -28,9 +28,13 @@ def test_one_card_for_several_processes_is_refused(
     chosen: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
+    make_accelerator("cuda:1", "no", [], tmp_path)
+    assert chosen == [1], "a lone WORLD_SIZE starts nobody"
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match="--device cuda:1: names one card, but 2 processes"):
         make_accelerator("cuda:1", "no", [], tmp_path)
-    assert chosen == []
+    assert chosen == [1]
 
 
 def test_fp16_on_the_cpu_is_refused() -> None:
