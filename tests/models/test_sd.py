@@ -12,7 +12,8 @@ import torch
 
 from aifeedback.errors import UsageError, WeightsError
 from aifeedback.models import Family, Sampling
-from aifeedback.models.sd import LORA_FILE, load
+from aifeedback.models._sd import LORA_FILE
+from aifeedback.models.sd import load
 from aifeedback.steps._sampling import noise_of
 
 PROMPT = "a red circle left of a blue star"
