@@ -16,7 +16,7 @@ from aifeedback.models._schedulers import SCHEDULERS, make_scheduler
 SETTINGS: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
-class FollowsNoSeed(EulerDiscreteScheduler):  # type: ignore[misc]
+class FollowsNoSeed(EulerDiscreteScheduler):
     """Draws from torch's global generator."""
 
     def step(self, model_output: Any, timestep: Any, sample: Any, return_dict: bool = True) -> Any:
