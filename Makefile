@@ -1,6 +1,6 @@
 # Everything from nothing but Python (3.11 or newer) and make. The first call installs into .venv, later ones do not.
 #   make demo    the whole loop on the embedded model; ends with the verdict and the path of its report
-#   make test    the tests
+#   make test    the tests; make test-slow plays those with kills and races
 #   make check   ruff, mypy --strict, the layer test
 # On Linux without a GPU, a much smaller download: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check
+.PHONY: help demo test test-slow check
 
 help:
 	@sed -n '2,5p' Makefile | cut -c3-
@@ -22,6 +22,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+test-slow: $(STAMP)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -125,6 +125,7 @@ def test_reference_is_complete(reference: Path) -> None:
     assert page.count("<figure") == 4 and "implicit accuracy" in page
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_in_every_stage_ends_with_the_same_bytes(reference: Path, recipe_file: Path, tmp_path: Path) -> None:
     """kill -9 shortly after each of `MOMENTS`, every time in the same command; then that command until it is done."""
@@ -150,6 +151,7 @@ def files(run: Path) -> set[Path]:
     return set(run.rglob("*"))
 
 
+@pytest.mark.slow
 def test_two_workers_make_the_same_shards(reference: Path, recipe_file: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     for worker in [start("generate", recipe_file, "--run-dir", run, "--worker", f"{i}/2") for i in range(2)]:

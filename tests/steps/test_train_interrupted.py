@@ -67,6 +67,7 @@ def other(recipe: Recipe, run: Path) -> subprocess.Popen[bytes]:
     return started
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_second_process_waits_for_the_training_or_takes_it_over(
     tiny_pipeline: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, killed: bool

@@ -120,6 +120,7 @@ def test_a_training_whose_best_is_damaged_goes_back_and_ends_the_same(tiny_pipel
     assert (tmp_path / MODEL).read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_killed_around_the_best_ends_with_the_same_model(tiny_pipeline: Path, tmp_path: Path) -> None:
     """kill -9 in real processes: after a best one, before the state that names it; and while that is replaced."""
     whole, folder = make_loop(tiny_pipeline, tmp_path / "whole", **SETTINGS), tmp_path / "killed"

@@ -34,6 +34,7 @@ def test_the_loss_is_that_of_chance_for_a_head_that_says_nothing() -> None:
     assert loss.item() == pytest.approx(8 * log(7) / 2 + log(5)) and right["kinds"] == 0.0
 
 
+@pytest.mark.slow
 def test_a_text_encoder_learns_to_name(tmp_path: Path) -> None:
     torch.manual_seed(0)
     tokenizer = vocabulary.build_tokenizer(tmp_path / "tokenizer", denoiser.CONTEXT)

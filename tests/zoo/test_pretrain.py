@@ -40,6 +40,7 @@ def test_a_run_cut_short_and_repeated_ends_with_the_same_weights(tmp_path: Path)
     assert not torch.equal(whole, fresh().weight)
 
 
+@pytest.mark.slow
 def test_the_program_writes_a_pipeline_that_diffusers_loads(tmp_path: Path, monkeypatch: Any) -> None:
     from diffusers import StableDiffusionPipeline
 
