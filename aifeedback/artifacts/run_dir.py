@@ -216,10 +216,9 @@ class RunDir:
         """
         storage = LocalStorage(Path(path))
         storage.probe()
-        run = cls(storage)
-        if run._is_earlier():
+        if any(storage.exists(f"candidates/{name}/{_EARLIER}") for name in storage.names("candidates")):
             log.warning("%s: holds work of an earlier version, which is kept but not continued", path)
-        return run
+        return cls(storage)
 
     @property
     def path(self) -> Path:
@@ -234,11 +233,6 @@ class RunDir:
         """All folders of a kind that were begun, by digest."""
         folders = [self.folder(kind, name) for name in self.storage.names(kind)]
         return [folder for folder in folders if folder.exists()]
-
-    def _is_earlier(self) -> bool:
-        return any(
-            self.storage.exists(f"candidates/{name}/{_EARLIER}") for name in self.storage.names("candidates")
-        )
 
 
 def latent_store(folder: Folder, numbers: Sequence[int]) -> LatentStore:
