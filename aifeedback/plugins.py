@@ -138,8 +138,7 @@ def hook(kind: Kind, name: str, attribute: str) -> Any:
 
 def is_stored(scorer: str) -> bool:
     """Whether a scorer's numbers stand beside the candidates (`STORED`); False for a user's own."""
-    file = alias_of("scorers", scorer)[0]
-    return file in _files("scorers") and bool(getattr(_module("scorers", file), "STORED", False))
+    return bool(hook("scorers", scorer, "STORED"))
 
 
 def summary(kind: Kind, name: str) -> tuple[str, list[str]]:

@@ -127,7 +127,7 @@ class Folder:
 
         Raises:
             DamagedShard: see `shards.read_table`.
-        StoreError: it is gone.
+            StoreError: it is gone.
         """
         with self._opened(number) as file:
             return read_table(file, str(self.shard_path(number)), self.digest, number, schema_of(self.kind), columns)
